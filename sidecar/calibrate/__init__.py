@@ -1,0 +1,1 @@
+"""Calibration: measures what each reranker is worth and costs on a corpus, on the machine at hand."""
