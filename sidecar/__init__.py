@@ -1,0 +1,1 @@
+"""The Millirank sidecar: a gRPC process that reorders candidates within a latency budget."""
