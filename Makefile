@@ -1,0 +1,79 @@
+# Two commands are enough: `make demo` and `make test`. Everything they need is set up in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# The client package comes from this checkout too, so both are always installed together.
+LOCAL  := -e clients/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+demo: $(VENV)/demo ## set up, then search real documents at four budgets and show what reranking does
+	@$(BIN)/millirank demo
+
+test: $(VENV)/dev ## set up, lint, then run every test
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/dev ## ruff, mypy strict, import rules, contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timing
+	@$(MAKE) --no-print-directory proto-check
+
+bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build/bench/sidecar.json
+	$(BIN)/python -m tests.bench
+
+PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
+PROTOS := millirank/v1/decision.proto millirank/v1/rerank_service.proto
+STUBS  := clients/python/src
+
+proto: $(VENV)/dev ## regenerate the committed Python stubs
+	$(PROTOC) --python_out=$(STUBS) --pyi_out=$(STUBS) $(PROTOS)
+	$(PROTOC) --grpc_python_out=$(STUBS) millirank/v1/rerank_service.proto
+
+proto-release: $(VENV)/dev ## promise the contract as it stands: from now on breaking it fails proto-check
+	$(BIN)/buf build proto --exclude-source-info --output proto/released.binpb
+
+proto-check: $(VENV)/dev ## the contract: lint, no breaking change, committed stubs are what it generates
+	@PROTOC="$(PROTOC)" PROTOS="$(PROTOS)" BUF=$(BIN)/buf sh proto/check.sh $(STUBS)
+
+embedded-models: $(VENV)/embedded ## remake both embedded models (torch; about two hours on two cores)
+	$(BIN)/python -m sidecar.embedded.make all
+
+set-up-demo: $(VENV)/demo ## install what the demo needs
+set-up-dev: $(VENV)/dev ## install what lint, test and bench need
+set-up-heavy: $(VENV)/embedded ## install torch and everything that the heavy tests need
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Millirank needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# hnswlib comes as source.
+.PHONY: compiler
+compiler:
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
+		{ echo "A C++ compiler is needed to build hnswlib; on Debian and Ubuntu: apt-get install g++" >&2; exit 1; }
+
+MANIFESTS := pyproject.toml clients/python/pyproject.toml
+
+$(VENV)/demo: $(MANIFESTS) | $(VENV)/bin/python compiler
+	$(PIP) install --quiet --progress-bar on $(LOCAL) -e '.[calibrate]'
+	@touch $@
+
+$(VENV)/dev: $(MANIFESTS) | $(VENV)/bin/python compiler
+	$(PIP) install --quiet $(LOCAL) -e '.[dev]'
+	@touch $@ $(VENV)/demo
+
+$(VENV)/embedded: $(MANIFESTS) | $(VENV)/bin/python compiler
+	$(PIP) install --quiet $(LOCAL) -e '.[dev,embedded]'
+	@touch $@ $(VENV)/dev $(VENV)/demo
+
+clean: ## remove everything that was built or installed here
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
