@@ -1,0 +1,165 @@
+"""The caller named a strategy or a reranker: that arm runs, as far as the budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.arms import State, Strategy
+from router.candidates import (
+    Arm,
+    decide,
+    grid,
+    none_arm,
+    reranker_arms,
+    reranker_curve,
+    signals_arm,
+    signals_curve,
+)
+from router.decision import (
+    Decision,
+    Reason,
+    RerankerOffError,
+    RerankerView,
+    Routing,
+    UnknownRerankerError,
+    Verdict,
+)
+from router.profile import Profile
+
+_STATE_VERDICT = {
+    State.WARMING: Verdict.NOT_READY,
+    State.CIRCUIT_OPEN: Verdict.CIRCUIT_OPEN,
+    State.OFF: Verdict.OFF,
+}
+
+
+def choose_forced(
+    *,
+    documents: int,
+    spendable_ms: float,
+    max_micro_usd: int | None,
+    routing: Routing,
+    profile: Profile,
+    signals: str,
+    rerankers: Sequence[RerankerView],
+    signals_ms: float,
+) -> Decision:
+    """Decide within the forced family.
+
+    Time is soft here: the arm is taken even if nothing fits, because scoring stops when time is up and uses
+    what it has. Money is not: what does not fit the purse is never taken, and if nothing does the first-stage
+    order is. Raises UnknownRerankerError or RerankerOffError.
+    """
+    if routing.strategy in (Strategy.NONE, Strategy.SIGNALS):
+        if routing.reranker:
+            raise UnknownRerankerError(
+                f"strategy {routing.strategy.value!r} uses no reranker, got {routing.reranker!r}; name only one of them"
+            )
+        return _without_model(documents, routing, profile, signals, signals_ms)
+    family = _family(routing, rerankers)
+    usable = [view for view in family if view.availability.state is not State.OFF]
+    if not usable:
+        raise RerankerOffError("; ".join(f"reranker {view.name!r} is off: {_state(view)}" for view in family))
+    if documents == 0:
+        return decide(none_arm(), Reason.NOTHING_TO_DO, (), signals)
+
+    ks = grid(profile, documents, routing.rerank_k)
+    offers = []
+    arms: list[Arm] = []
+    for view in usable:
+        curve = reranker_curve(profile, view, signals)
+        own = reranker_arms(view, ks, curve)
+        arms += own
+        affordable = [arm for arm in own if max_micro_usd is None or arm.micro_usd <= max_micro_usd]
+        fitting = [arm for arm in affordable if arm.p95_ms <= spendable_ms]
+        if affordable:
+            offers.append((view, fitting[-1] if fitting else affordable[0], bool(fitting)))
+    if not offers:
+        for arm in arms:
+            _over_cost(arm, max_micro_usd)
+        none = none_arm()
+        none.verdict, none.detail = Verdict.CHOSEN, "the forced arm does not fit the price limit"
+        return decide(none, Reason.BUDGET_TOO_SMALL, (none, *arms), signals)
+
+    # What can run now and fits comes first; then the best expected gain; then the name, to be deterministic.
+    view, chosen, fits = min(
+        offers,
+        key=lambda offer: (
+            offer[0].availability.state is not State.READY,
+            not offer[2],
+            -offer[1].gain,
+            offer[0].name,
+        ),
+    )
+    states = {other.name: other for other in usable}
+    for arm in arms:
+        _explain(arm, chosen, states[arm.reranker], spendable_ms, max_micro_usd)
+    chosen.verdict = Verdict.CHOSEN
+    chosen.detail = _chosen_detail(view, chosen, fits, spendable_ms)
+    if reranker_curve(profile, view, signals) is None:
+        chosen.detail += f"; its gain is not calibrated for signals {signals!r}"
+    return decide(chosen, Reason.FORCED, arms, signals)
+
+
+def _without_model(documents: int, routing: Routing, profile: Profile, signals: str, signals_ms: float) -> Decision:
+    if routing.strategy is Strategy.NONE:
+        arm = none_arm()
+        arm.detail = "forced: first-stage order"
+    else:
+        curve = signals_curve(profile, signals)
+        arm = signals_arm(min(routing.rerank_k or documents, documents), signals_ms, curve)
+        arm.detail = f"forced: fusion of signals {signals!r}"
+        if curve is None:
+            arm.detail += ", whose gain is not calibrated"
+    arm.verdict = Verdict.CHOSEN
+    return decide(arm, Reason.FORCED, (arm,), signals)
+
+
+def _family(routing: Routing, rerankers: Sequence[RerankerView]) -> list[RerankerView]:
+    """The rerankers that the caller's words mean; at least one."""
+    configured = ", ".join(f"{view.name} ({view.strategy.value})" for view in rerankers) or "none"
+    if not routing.reranker:
+        family = [view for view in rerankers if view.strategy is routing.strategy]
+        if not family:
+            wanted = "" if routing.strategy is None else routing.strategy.value
+            raise UnknownRerankerError(f"no reranker implements {wanted!r}; configured: {configured}")
+        return family
+    for view in rerankers:
+        if view.name == routing.reranker:
+            if routing.strategy is not None and view.strategy is not routing.strategy:
+                raise UnknownRerankerError(
+                    f"reranker {view.name!r} implements {view.strategy.value!r}, "
+                    f"not {routing.strategy.value!r}; configured: {configured}"
+                )
+            return [view]
+    raise UnknownRerankerError(f"no reranker is named {routing.reranker!r}; configured: {configured}")
+
+
+def _explain(arm: Arm, chosen: Arm, view: RerankerView, spendable_ms: float, max_micro_usd: int | None) -> None:
+    """Why this arm of the family is not the one taken."""
+    if max_micro_usd is not None and arm.micro_usd > max_micro_usd:
+        _over_cost(arm, max_micro_usd)
+    elif arm.p95_ms > spendable_ms:
+        arm.verdict, arm.detail = Verdict.OVER_BUDGET, f"p95 {arm.p95_ms:.1f} ms > {spendable_ms:.1f} ms left"
+    elif view.availability.state is not State.READY:
+        arm.verdict, arm.detail = _STATE_VERDICT[view.availability.state], _state(view)
+    else:
+        arm.verdict = Verdict.LOWER_GAIN
+        arm.detail = f"expected gain {arm.gain:.3f}; {chosen.label} was preferred with {chosen.gain:.3f}"
+
+
+def _over_cost(arm: Arm, max_micro_usd: int | None) -> None:
+    arm.verdict, arm.detail = Verdict.OVER_COST, f"{arm.micro_usd} micro-USD > {max_micro_usd} allowed"
+
+
+def _chosen_detail(view: RerankerView, arm: Arm, fits: bool, spendable_ms: float) -> str:
+    if view.availability.state is not State.READY:
+        return f"forced: {_state(view)}"
+    if fits:
+        return f"forced: p95 {arm.p95_ms:.1f} ms fits {spendable_ms:.1f} ms"
+    outcome = "one call scores all or nothing" if view.whole_list else "scoring stops when time is up"
+    return f"forced: p95 {arm.p95_ms:.1f} ms > {spendable_ms:.1f} ms left; {outcome}"
+
+
+def _state(view: RerankerView) -> str:
+    return view.availability.detail or view.availability.state.value

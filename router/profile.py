@@ -1,0 +1,305 @@
+"""The calibrated facts about one corpus: what each arm gains, how to fuse its scores, what it costs.
+
+`parse` reads what `millirank calibrate` writes. The format, with every key::
+
+    {"format": "millirank.profile/1",
+     "corpus": "default",
+     "rerank_ks": [10, 25, 50, 100],              candidate counts the router tries, ascending
+     "min_gain_per_second": 0.1,                  nDCG@10 that one more second has to add
+     "known_signals": ["bm25", "dense"],          signals that `gains` and `weights` distinguish
+     "about": {...},                              optional: where the figures come from; not read
+     "arms": {
+       "<reranker name, or signals>": {
+         "strategy": "late_interaction",
+         "latency": {"base_ms": 4.0, "ms_per_token": 0.02, "spread": 1.5},
+         "gains":   {"bm25": {"points": [[10, 0.05], [50, 0.11]], "lower": 0.08}},
+         "weights": {"bm25": {"rerank": 1.0, "signals": {"bm25": 0.5, "rank": 0.1}}}}}}
+
+``gains`` and ``weights`` are keyed by signal set: the known signals that came along, sorted, joined by "+";
+"" if none did.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Final
+
+from router.arms import Strategy
+from router.latency import LatencyPrior
+from router.traits import Traits
+
+FORMAT: Final = "millirank.profile/1"
+SIGNALS_ARM: Final = "signals"
+"""Key of the SIGNALS strategy in `Profile.arms`; rerankers cannot have this name."""
+RANK_SIGNAL: Final = "rank"
+"""Pseudo-signal in `FusionWeights.signals`: the reciprocal first-stage rank, which every candidate has."""
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used. The message starts with the JSON path and ends with the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusionWeights:
+    """Weights of the z-scores: the rerank score's, and the signals' by name (``rank`` included)."""
+
+    rerank: float
+    signals: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class GainCurve:
+    """Expected nDCG@10 gain over first-stage order, by number of scored candidates.
+
+    ``points`` are (k, gain) with ascending k of at least 2; ``lower`` is the lower end of the gain's
+    confidence interval at the best k.
+    """
+
+    points: tuple[tuple[int, float], ...]
+    lower: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArmProfile:
+    """One reranker (or SIGNALS) on this corpus; ``gains`` and ``weights`` are keyed by `signal_set`."""
+
+    strategy: Strategy
+    gains: Mapping[str, GainCurve]
+    weights: Mapping[str, FusionWeights]
+    latency: LatencyPrior
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Everything calibration learnt about one corpus. ``revision`` is a digest of the file it came from."""
+
+    corpus: str
+    revision: str
+    arms: Mapping[str, ArmProfile]
+    rerank_ks: tuple[int, ...]
+    min_gain_per_second: float
+    known_signals: frozenset[str]
+
+
+def signal_set(profile: Profile, traits: Traits) -> str:
+    """The profile's known signals that came with the request, sorted and joined by "+"; "" if none did."""
+    return "+".join(name for name in traits.signals if name in profile.known_signals)
+
+
+def parse(data: object, revision: str) -> Profile:
+    """Check decoded JSON and make the `Profile` of it.
+
+    Raises ProfileError naming the JSON path, what was found and the fix; nothing unknown is skipped silently.
+    """
+    root = _object(
+        data,
+        "$",
+        required=("format", "corpus", "rerank_ks", "min_gain_per_second", "known_signals", "arms"),
+        optional=("about",),
+    )
+    if root["format"] != FORMAT:
+        raise ProfileError(f"$.format: expected {FORMAT!r}, got {root['format']!r}; run `millirank calibrate` again")
+    known = _signal_names(root["known_signals"], "$.known_signals")
+    arms = {
+        _text(name, "$.arms"): _arm(name, arm, f"$.arms{_key(name)}", known)
+        for name, arm in _mapping(root["arms"], "$.arms").items()
+    }
+    return Profile(
+        corpus=_text(root["corpus"], "$.corpus"),
+        revision=revision,
+        arms=MappingProxyType(arms),
+        rerank_ks=_rerank_ks(root["rerank_ks"], "$.rerank_ks"),
+        min_gain_per_second=_number(root["min_gain_per_second"], "$.min_gain_per_second", low=0.0),
+        known_signals=known,
+    )
+
+
+def _arm(name: str, data: object, path: str, known: frozenset[str]) -> ArmProfile:
+    fields = _object(data, path, required=("strategy", "latency", "gains", "weights"))
+    strategy = _strategy(name, fields["strategy"], f"{path}.strategy")
+    gains_path, weights_path = f"{path}.gains", f"{path}.weights"
+    gains = {
+        _set_key(key, gains_path, known): _curve(curve, f"{gains_path}{_key(key)}")
+        for key, curve in _mapping(fields["gains"], gains_path).items()
+    }
+    weights = {
+        _set_key(key, weights_path, known): _weights(entry, f"{weights_path}{_key(key)}", key, strategy)
+        for key, entry in _mapping(fields["weights"], weights_path).items()
+    }
+    for key in gains:
+        if key not in weights:
+            raise ProfileError(f"{weights_path}: has no weights for signal set {key!r}, which has gains; add them")
+    return ArmProfile(
+        strategy,
+        MappingProxyType(gains),
+        MappingProxyType(weights),
+        _latency(fields["latency"], f"{path}.latency"),
+    )
+
+
+def _strategy(arm: str, data: object, path: str) -> Strategy:
+    if arm == SIGNALS_ARM:
+        choices = [Strategy.SIGNALS.value]
+    else:
+        choices = [s.value for s in Strategy if s not in (Strategy.NONE, Strategy.SIGNALS)]
+    if data not in choices:
+        hint = _suggest(data, choices) if isinstance(data, str) else ""
+        raise ProfileError(f"{path}: arm {arm!r} needs one of {', '.join(choices)}, got {data!r}{hint}")
+    return Strategy(data)
+
+
+def _curve(data: object, path: str) -> GainCurve:
+    fields = _object(data, path, required=("points", "lower"))
+    points: list[tuple[int, float]] = []
+    for index, pair in enumerate(_list(fields["points"], f"{path}.points")):
+        here = f"{path}.points[{index}]"
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ProfileError(f"{here}: expected [k, gain], got {pair!r}")
+        k, gain = _integer(pair[0], f"{here}[0]", low=2), _number(pair[1], f"{here}[1]", low=-1.0, high=1.0)
+        if points and k <= points[-1][0]:
+            raise ProfileError(f"{here}[0]: k must ascend, got {k} after {points[-1][0]}; sort the points by k")
+        points.append((k, gain))
+    if not points:
+        raise ProfileError(f"{path}.points: is empty; give at least one [k, gain], or leave the signal set out")
+    lower = _number(fields["lower"], f"{path}.lower", low=-1.0, high=1.0)
+    best = max(gain for _, gain in points)
+    if lower > best:
+        raise ProfileError(f"{path}.lower: {lower} is above the best gain {best}; give the lower end of its interval")
+    return GainCurve(tuple(points), lower)
+
+
+def _weights(data: object, path: str, signals: str, strategy: Strategy) -> FusionWeights:
+    if strategy is Strategy.SIGNALS:
+        # There is no rerank score to weigh; refusing the key keeps a copied entry from looking as if it
+        # mattered.
+        fields, rerank = _object(data, path, required=("signals",)), 0.0
+    else:
+        fields = _object(data, path, required=("rerank", "signals"))
+        rerank = _number(fields["rerank"], f"{path}.rerank")
+    names = [*filter(None, signals.split("+")), RANK_SIGNAL]
+    entries = _object(fields["signals"], f"{path}.signals", optional=names)
+    return FusionWeights(
+        rerank,
+        MappingProxyType({name: _number(value, f"{path}.signals{_key(name)}") for name, value in entries.items()}),
+    )
+
+
+def _latency(data: object, path: str) -> LatencyPrior:
+    fields = _object(data, path, required=("base_ms", "ms_per_token"), optional=("spread",))
+    base_ms = _number(fields["base_ms"], f"{path}.base_ms", low=0.0)
+    ms_per_token = _number(fields["ms_per_token"], f"{path}.ms_per_token", low=0.0)
+    if "spread" not in fields:
+        return LatencyPrior(base_ms, ms_per_token)
+    return LatencyPrior(base_ms, ms_per_token, _number(fields["spread"], f"{path}.spread", low=1.0))
+
+
+def _signal_names(data: object, path: str) -> frozenset[str]:
+    names = [_text(item, f"{path}[{index}]") for index, item in enumerate(_list(data, path))]
+    for index, name in enumerate(names):
+        if "+" in name or name == RANK_SIGNAL:
+            raise ProfileError(
+                f"{path}[{index}]: {name!r} cannot be a signal's name ('+' joins names, 'rank' is built in); rename it"
+            )
+        if name in names[:index]:
+            raise ProfileError(f"{path}[{index}]: {name!r} is listed twice; remove one")
+    return frozenset(names)
+
+
+def _set_key(key: str, path: str, known: frozenset[str]) -> str:
+    names = [name for name in key.split("+") if name]
+    for name in names:
+        if name not in known:
+            raise ProfileError(
+                f"{path}{_key(key)}: {name!r} is not in $.known_signals{_suggest(name, known)}; "
+                "add it there or correct the key"
+            )
+    canonical = "+".join(sorted(set(names)))
+    if key != canonical:
+        raise ProfileError(f"{path}{_key(key)}: write the signal set as {canonical!r} (sorted, each name once)")
+    return key
+
+
+def _rerank_ks(data: object, path: str) -> tuple[int, ...]:
+    ks = [_integer(item, f"{path}[{index}]", low=2) for index, item in enumerate(_list(data, path))]
+    if not ks:
+        raise ProfileError(f"{path}: is empty; give the candidate counts to try, for example [10, 25, 50, 100]")
+    if ks != sorted(set(ks)):
+        raise ProfileError(f"{path}: must ascend without repeats; write {sorted(set(ks))}")
+    return tuple(ks)
+
+
+def _object(
+    data: object, path: str, required: Iterable[str] = (), optional: Iterable[str] = ()
+) -> Mapping[str, object]:
+    """A JSON object with all of ``required`` and nothing but ``required`` and ``optional``."""
+    fields, required = _mapping(data, path), tuple(required)
+    allowed = (*required, *optional)
+    for key in fields:
+        if key not in allowed:
+            raise ProfileError(
+                f"{path}{_key(key)}: unknown key{_suggest(key, allowed)}; allowed here: {', '.join(allowed)}"
+            )
+    for key in required:
+        if key not in fields:
+            raise ProfileError(f"{path}.{key}: is missing; add it")
+    return fields
+
+
+def _mapping(data: object, path: str) -> Mapping[str, object]:
+    if not isinstance(data, dict):
+        raise ProfileError(f"{path}: expected an object, got {_kind(data)}")
+    return data
+
+
+def _list(data: object, path: str) -> list[object]:
+    if not isinstance(data, list):
+        raise ProfileError(f"{path}: expected a list, got {_kind(data)}")
+    return data
+
+
+def _text(data: object, path: str) -> str:
+    if not isinstance(data, str) or not data.strip():
+        raise ProfileError(f"{path}: expected a non-empty string, got {data!r}")
+    return data
+
+
+def _integer(data: object, path: str, low: int) -> int:
+    if isinstance(data, bool) or not isinstance(data, int):
+        raise ProfileError(f"{path}: expected a whole number, got {data!r}")
+    if data < low:
+        raise ProfileError(f"{path}: must be at least {low}, got {data}")
+    return data
+
+
+def _number(data: object, path: str, low: float = -math.inf, high: float = math.inf) -> float:
+    if isinstance(data, bool) or not isinstance(data, int | float):
+        raise ProfileError(f"{path}: expected a number, got {data!r}")
+    # JSON allows whole numbers beyond the range of a float, and Python's reader lets NaN and Infinity
+    # through.
+    if not abs(data) <= sys.float_info.max:
+        raise ProfileError(
+            f"{path}: expected a finite number, got {data:g}" if isinstance(data, float) else f"{path}: is too large"
+        )
+    if not low <= data <= high:
+        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise ProfileError(f"{path}: must be {bounds}, got {data}")
+    return float(data)
+
+
+def _kind(data: object) -> str:
+    return "null" if data is None else type(data).__name__
+
+
+def _key(key: str) -> str:
+    """One step of a JSON path: .name, or ["any text"] where the dot form would be ambiguous."""
+    return f".{key}" if key.isidentifier() else f'["{key}"]'
+
+
+def _suggest(word: str, choices: Iterable[str]) -> str:
+    close = get_close_matches(word, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,134 @@
+"""What `rerank` and `explain` share: their arguments, reading candidates, and a private sidecar where none runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from millirank import AsyncClient, Document, Strategy
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from rich.console import Console
+
+from router.arms import State
+from sidecar.rerankers.base import Reranker
+from sidecar.settings import Mode, Settings
+
+_READY_TIMEOUT_S = 30.0
+_STRATEGIES = tuple(strategy.value for strategy in Strategy if strategy is not Strategy.UNSPECIFIED)
+
+
+class InputError(Exception):
+    """The command's input can't be used. The message names the line and the fix."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that describe a request and where to send it."""
+    parser.add_argument("query", help="the user's query")
+    parser.add_argument(
+        "--documents",
+        default="-",
+        metavar="FILE",
+        help="candidates, best first, as JSON lines {'text': ..., 'id': ..., 'signals': {'bm25': ...}}; '-' is "
+        "standard input (default)",
+    )
+    parser.add_argument("--budget-ms", type=float, default=100.0, help="default: %(default)s")
+    parser.add_argument("--corpus", default="", help="selects the calibrated profile")
+    parser.add_argument("--strategy", choices=_STRATEGIES, default="auto", help="force one (default: %(default)s)")
+    parser.add_argument("--reranker", default="", metavar="NAME", help="force one configured reranker")
+    parser.add_argument("--rerank-k", type=int, default=0, metavar="K", help="force how many candidates are scored")
+    parser.add_argument("--instruction", default="", help="what is wanted beyond relevance; only LLM arms follow it")
+    parser.add_argument(
+        "--target",
+        metavar="ADDRESS",
+        help="a running sidecar, host:port or unix:/path (default: a private one)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get("MILLIRANK_CONFIG"),
+        metavar="FILE",
+        help="settings of the private sidecar (default: $MILLIRANK_CONFIG, or none)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def read(source: str) -> list[Document]:
+    """Candidates from JSON lines. Raises InputError naming the line."""
+    try:
+        lines = sys.stdin if source == "-" else Path(source).read_text(encoding="utf-8").splitlines()
+        return [_document(line, number) for number, line in enumerate(lines, 1) if line.strip()]
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{source} is not UTF-8") from None
+
+
+def _document(line: str, number: int) -> Document:
+    where = f"line {number}"
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON: {error}") from None
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("text"), str):
+        raise InputError(f'{where}: write an object with a \'text\', such as {{"id": "7", "text": "..."}}')
+    unknown = set(entry) - {"id", "text", "signals"}
+    if unknown:
+        raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}; known are id, text and signals")
+    signals = entry.get("signals", {})
+    if not isinstance(signals, Mapping) or not all(isinstance(value, int | float) for value in signals.values()):
+        raise InputError(f"{where}: 'signals' must be an object of numbers, such as {{\"bm25\": 12.3}}")
+    return Document(text=entry["text"], id=str(entry.get("id", number)), signals=dict(signals))
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    arguments: argparse.Namespace, span_processor: SpanProcessor | None = None
+) -> AsyncIterator[AsyncClient]:
+    """A client of ``--target``, or of a sidecar that lives only as long as this command.
+
+    ``span_processor`` sees the client's spans, and those of a private sidecar.
+    """
+    tracer_provider = None
+    if span_processor is not None:
+        tracer_provider = TracerProvider(shutdown_on_exit=False)
+        tracer_provider.add_span_processor(span_processor)
+    if arguments.target:
+        async with AsyncClient(arguments.target, tracer_provider=tracer_provider) as client:
+            yield client
+        return
+    # Imported here: with --target nothing of the server is needed.
+    from sidecar.assemble import build
+    from sidecar.settings import load
+
+    settings = load(Path(arguments.config) if arguments.config else None, os.environ)
+    with tempfile.TemporaryDirectory(prefix="millirank-") as folder:
+        sidecar = build(_private(settings, Path(folder)), os.environ, span_processor)
+        try:
+            (address,) = await sidecar.start()
+            with Console(stderr=True).status("loading the models"):
+                await _until_ready(sidecar.rerankers)
+            async with AsyncClient(address, tracer_provider=tracer_provider) as client:
+                yield client
+        finally:
+            await sidecar.stop()
+
+
+def _private(settings: Settings, folder: Path) -> Settings:
+    listen = settings.listen.model_copy(update={"tcp": "", "unix": str(folder / "millirank.sock")})
+    return settings.model_copy(update={"listen": listen, "linger_s": 0.0, "mode": Mode.ON})
+
+
+async def _until_ready(rerankers: Mapping[str, Reranker]) -> None:
+    """Wait for the models; a slow one is not waited for longer than `_READY_TIMEOUT_S`: the table shows its state."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_READY_TIMEOUT_S):
+            # Polled: rerankers have a state, not an event.
+            while any(reranker.availability().state is State.WARMING for reranker in rerankers.values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)

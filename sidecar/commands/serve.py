@@ -1,0 +1,67 @@
+"""``millirank serve``: run the sidecar until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from router.profile import ProfileError
+from sidecar import logs
+from sidecar.server import ListenError
+from sidecar.settings import Settings, SettingsError, load, to_toml
+from sidecar.telemetry import TelemetryError
+
+EXIT_CONFIGURATION = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get("MILLIRANK_CONFIG"),
+        metavar="FILE",
+        help="settings as TOML (default: $MILLIRANK_CONFIG, or none); MILLIRANK_* variables win over it",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the effective settings as TOML, and do nothing else",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve. Exit code 0 after a clean drain, 2 when the configuration can't be used."""
+    try:
+        settings = load(Path(arguments.config) if arguments.config else None, os.environ)
+        if arguments.print_config:
+            sys.stdout.write(to_toml(settings))
+            return 0
+        logs.set_up(settings.log_level)
+        asyncio.run(_serve(settings))
+    except (SettingsError, ProfileError, TelemetryError, ListenError) as error:
+        sys.stderr.write(f"millirank serve: {error}\n")
+        return EXIT_CONFIGURATION
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    # Here, not at the top: --print-config and a wrong setting need none of it.
+    from sidecar.assemble import build
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.report_loop_error)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    sidecar = build(settings, os.environ)
+    await sidecar.start()
+    await stop.wait()
+    # A second signal ends the process at once, as impatient people expect.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+    await sidecar.stop()

@@ -1,0 +1,80 @@
+"""Late interaction in the worker process: encode what is cold, score everything over kept vectors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from sidecar.engines.manifest import Truncation
+from sidecar.engines.onnx import Floats, TokenEncoder
+from sidecar.engines.vectors import DocumentVectors, VectorStore, cosine, maxsim, quantise
+from sidecar.worker_messages import EncodeResult, LateResult, StoreChange
+
+KEPT_QUERIES = 64  # the chunks of one request share a query; about 25 KB each
+
+
+class LateInteractionScorer:
+    """Scores documents against a query: ``0.5 * cosine + 0.5 * maxsim_ratio * maxsim``.
+
+    The manifest's ``maxsim_ratio`` (standard deviation of cosines over that of MaxSim within candidate lists)
+    brings both halves to one scale, so that the sum ranks like a sum of z-scores while a document's score does
+    not depend on the other candidates. Cold documents are scored over the same int8 vectors that are then kept:
+    a warm score equals the cold one.
+    """
+
+    def __init__(self, encoder: TokenEncoder, truncation: Truncation, vector_bytes: int) -> None:
+        self._encoder = encoder
+        self._truncation = truncation
+        self._ratio = encoder.manifest.maxsim_ratio
+        self._store = VectorStore(vector_bytes)
+        self._queries: OrderedDict[str, tuple[Floats, Floats]] = OrderedDict()
+
+    def score(self, query: str, documents: Sequence[tuple[bytes, str | None]]) -> LateResult:
+        """Raw scores in input order, or the positions whose text is needed first."""
+        entries = {digest: entry for digest, _ in documents if (entry := self._store.get(digest)) is not None}
+        missing = tuple(
+            position for position, (digest, text) in enumerate(documents) if text is None and digest not in entries
+        )
+        if missing or not documents:
+            return LateResult((), missing, 0, 0, StoreChange())
+        cold = {digest: text for digest, text in documents if text is not None and digest not in entries}
+        query_tokens, (token_vectors, sentence) = self._query(query)
+        fresh, tokens = self._encode(cold)
+        entries |= fresh
+        vectors = [entries[digest] for digest, _ in documents]
+        scores = 0.5 * cosine(sentence, vectors) + 0.5 * self._ratio * maxsim(token_vectors, vectors)
+        return LateResult(
+            scores=tuple(scores.tolist()),
+            missing=(),
+            tokens=tokens + query_tokens,
+            warm=sum(digest not in fresh for digest, _ in documents),
+            change=self._keep(fresh),
+        )
+
+    def encode(self, documents: Sequence[tuple[bytes, str]]) -> EncodeResult:
+        """Keeps the vectors of documents that are not kept yet."""
+        fresh, tokens = self._encode({digest: text for digest, text in documents if self._store.get(digest) is None})
+        return EncodeResult(tokens, self._keep(fresh))
+
+    def _query(self, query: str) -> tuple[int, tuple[Floats, Floats]]:
+        """Tokens read for it (0 if kept), and the query's token vectors [q, dim] and sentence vector [sentence_dim]."""
+        kept = self._queries.get(query)
+        if kept is not None:
+            self._queries.move_to_end(query)
+            return 0, kept
+        encoded = self._encoder.encode([query], self._truncation.query_max_tokens)
+        self._queries[query] = encoded.vectors[0], encoded.sentences[0]
+        if len(self._queries) > KEPT_QUERIES:
+            self._queries.popitem(last=False)
+        return encoded.tokens, self._queries[query]
+
+    def _encode(self, texts: dict[bytes, str]) -> tuple[dict[bytes, DocumentVectors], int]:
+        if not texts:
+            return {}, 0
+        encoded = self._encoder.encode(list(texts.values()), self._truncation.max_tokens)
+        vectors = map(quantise, encoded.vectors, encoded.sentences)
+        return dict(zip(texts, vectors, strict=True)), encoded.tokens
+
+    def _keep(self, fresh: dict[bytes, DocumentVectors]) -> StoreChange:
+        evicted = [gone for digest, entry in fresh.items() for gone in self._store.put(digest, entry)]
+        return StoreChange(tuple(fresh), tuple(evicted))

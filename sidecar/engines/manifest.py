@@ -1,0 +1,129 @@
+"""A model folder and its manifest, ``model.json``: what the files are, and that they are those files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+MANIFEST_FILE = "model.json"
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+ENGINE_VERSION = "onnx/1"  # raise it when the engine's own arithmetic or truncation changes
+
+
+class ModelError(Exception):
+    """A model folder cannot be used. The message names the file, what is wrong and what to do."""
+
+
+class Kind(StrEnum):
+    """What a model computes."""
+
+    TOKEN_ENCODER = "token_encoder"  # noqa: S105 - a kind of model, not a password
+    CROSS_ENCODER = "cross_encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """Where texts are cut, in tokens, special tokens included.
+
+    ``max_tokens`` bounds a document for a token encoder and the whole pair for a cross-encoder; ``query_max_tokens``
+    bounds the query in both.
+    """
+
+    max_tokens: int
+    query_max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Contents of ``model.json`` in ``folder``. ``files`` are (file name, SHA-256 in hex).
+
+    ``token_dim`` and ``sentence_dim`` are 0 for a cross-encoder. ``maxsim_ratio`` is what brings MaxSim to the scale of
+    the cosine (see `sidecar.engines.vectors`).
+    """
+
+    folder: Path
+    name: str
+    kind: Kind
+    files: tuple[tuple[str, str], ...]
+    truncation: Truncation
+    token_dim: int
+    sentence_dim: int
+    maxsim_ratio: float
+
+    def truncated(self, max_tokens: int | None) -> Truncation:
+        """The manifest's truncation, with the document limit replaced where one is configured.
+
+        Raises ModelError when the limit leaves no room for a document beside the longest query.
+        """
+        if max_tokens is None:
+            return self.truncation
+        least = 8 if self.kind is Kind.TOKEN_ENCODER else self.truncation.query_max_tokens + 8
+        if not least <= max_tokens <= 512:
+            raise ModelError(f"max_tokens of {self.name} is {max_tokens}; use {least} to 512")
+        return Truncation(max_tokens, self.truncation.query_max_tokens)
+
+    def revision(self, truncation: Truncation, batch_tokens: int) -> str:
+        """12 hex digits that change whenever a score could: files, truncation, batching, engine or its libraries."""
+        parts = [ENGINE_VERSION, self.kind.value, repr(self.maxsim_ratio), repr(truncation), str(batch_tokens)]
+        parts += [f"{package}={importlib.metadata.version(package)}" for package in ("onnxruntime", "tokenizers")]
+        parts += [f"{name}={digest}" for name, digest in self.files]
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads ``model.json``; the files themselves are checked by `read_verified`. Raises ModelError."""
+    path = folder / MANIFEST_FILE
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path} is missing: a model folder holds {MODEL_FILE}, {TOKENIZER_FILE}, {path.name}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} must hold a JSON object")
+    try:
+        manifest = Manifest(
+            folder=folder,
+            name=str(data["name"]),
+            kind=Kind(data["kind"]),
+            files=tuple(sorted((str(name), str(digest)) for name, digest in data["files"].items())),
+            truncation=Truncation(int(data["max_tokens"]), int(data["query_max_tokens"])),
+            token_dim=int(data["token_dim"]),
+            sentence_dim=int(data["sentence_dim"]),
+            maxsim_ratio=float(data["maxsim_ratio"]),
+        )
+    except KeyError as error:
+        raise ModelError(f"{path} lacks the key {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} has a bad value: {error}") from error
+    missing = {MODEL_FILE, TOKENIZER_FILE} - {name for name, _ in manifest.files}
+    if missing:
+        raise ModelError(f"{path} names no SHA-256 for {', '.join(sorted(missing))}: add it under 'files'")
+    return manifest
+
+
+def read_verified(manifest: Manifest, name: str) -> bytes:
+    """The bytes of one file of the model folder, after its SHA-256 has been compared with the manifest's.
+
+    What was checked is what is returned, so that a file replaced in between cannot slip through. Raises ModelError.
+    """
+    path = manifest.folder / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    expected = dict(manifest.files)[name]
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise ModelError(
+            f"{path} is not the file that {MANIFEST_FILE} names: SHA-256 {actual[:12]}... instead of "
+            f"{expected[:12]}... ({len(content):,} bytes); install the model again"
+        )
+    return content

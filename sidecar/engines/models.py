@@ -1,0 +1,120 @@
+"""What a worker process runs: a model that answers tasks, and its warm-up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sidecar.engines.late_interaction import LateInteractionScorer
+from sidecar.engines.manifest import Kind
+from sidecar.engines.onnx import PairScorer, TokenEncoder
+from sidecar.worker_messages import (
+    Encode,
+    EncodeResult,
+    LateResult,
+    Load,
+    PairResult,
+    ScoreLate,
+    ScorePairs,
+    Task,
+)
+
+ResultT = TypeVar("ResultT")
+Sample = tuple[int, float]
+
+QUERY = "how to warm up a model"
+# (documents, words in each): short and long, one and several. A word of the filler is one token.
+SHAPES = ((1, 8), (4, 20), (1, 60), (1, 120))
+WARM_DOCUMENTS = (10, 50)
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    def run(self, task: Task[object]) -> object:
+        """The task's result. Raises TypeError for a task of another kind of model."""
+        ...
+
+    def warm_up(self) -> list[Sample]:
+        """Runs typical tasks and returns (tokens, milliseconds) of each, counted as `Work` counts them."""
+        ...
+
+
+class CrossEncoderModel:
+    """Answers `ScorePairs`."""
+
+    def __init__(self, load: Load) -> None:
+        self._scorer = PairScorer(load.manifest, load.threads, load.token_budget)
+        self._truncation = load.truncation
+
+    def run(self, task: Task[object]) -> PairResult:
+        """Scores every text against the query."""
+        if not isinstance(task, ScorePairs):
+            raise TypeError(f"a cross-encoder cannot run {type(task).__name__}")
+        limits = self._truncation
+        result = self._scorer.score(task.query, task.texts, limits.max_tokens, limits.query_max_tokens)
+        return PairResult(tuple(result.scores.tolist()), result.tokens)
+
+    def warm_up(self) -> list[Sample]:
+        """Every shape twice: the first run allocates and does not count."""
+        samples = []
+        for documents, words in SHAPES:
+            task = ScorePairs(QUERY, (_filler(words),) * documents)
+            self.run(task)
+            result, elapsed_ms = _timed(self.run, task)
+            samples.append((result.tokens, elapsed_ms))
+        return samples
+
+
+class LateInteractionModel:
+    """Answers `ScoreLate` and `Encode`."""
+
+    def __init__(self, load: Load) -> None:
+        self._encoder = TokenEncoder(load.manifest, load.threads, load.token_budget)
+        self._truncation = load.truncation
+        self._scorer = LateInteractionScorer(self._encoder, load.truncation, load.vector_bytes)
+
+    def run(self, task: Task[object]) -> LateResult | EncodeResult:
+        """Scores documents, or encodes them ahead of time."""
+        match task:
+            case ScoreLate():
+                return self._scorer.score(task.query, task.documents)
+            case Encode():
+                return self._scorer.encode(task.documents)
+            case _:
+                raise TypeError(f"late interaction cannot run {type(task).__name__}")
+
+    def warm_up(self) -> list[Sample]:
+        """Every shape twice, cold; then kept documents. Nothing of it stays in the store that requests use."""
+        samples = []
+        for documents, words in SHAPES:
+            task = tuple((bytes([position]), _filler(words)) for position in range(documents))
+            self._throwaway().score(QUERY, task)
+            result, elapsed_ms = _timed(self._throwaway().score, QUERY, task)
+            samples.append((result.tokens, elapsed_ms))
+        scorer = self._throwaway()
+        for documents in WARM_DOCUMENTS:
+            kept = ((b"kept", _filler(100)),) * documents
+            scorer.score(QUERY, kept)
+            _, elapsed_ms = _timed(scorer.score, QUERY, kept)
+            samples.append((documents, elapsed_ms))  # a kept document counts as one token
+        return samples
+
+    def _throwaway(self) -> LateInteractionScorer:
+        return LateInteractionScorer(self._encoder, self._truncation, vector_bytes=1 << 20)
+
+
+def load(message: Load) -> Model:
+    """Loads the model. Raises ModelError when its folder cannot be used."""
+    return CrossEncoderModel(message) if message.manifest.kind is Kind.CROSS_ENCODER else LateInteractionModel(message)
+
+
+def _filler(words: int) -> str:
+    return " ".join(["word"] * words)
+
+
+def _timed(function: Callable[..., ResultT], *arguments: object) -> tuple[ResultT, float]:
+    started = time.perf_counter()
+    result = function(*arguments)
+    return result, (time.perf_counter() - started) * 1e3

@@ -1,0 +1,77 @@
+"""Exceptions that end a request, and the one table that turns them into gRPC status and details."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from router.policy import RerankerOffError, UnknownRerankerError
+from sidecar.pipeline import OverrunError, UnavailableError
+
+DOMAIN = "millirank.io"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+class InvalidFieldError(ValueError):
+    """A request field is wrong. ``field`` is its path (``documents[3].text``); the text says what would be right."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What the caller gets instead of an answer."""
+
+    code: grpc.StatusCode
+    message: str
+    details: bytes
+
+    @property
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """The rich status, as gRPC carries it."""
+        return ((DETAILS_KEY, self.details),)
+
+
+def to_failure(error: BaseException, request_id: str) -> Failure:
+    """The status for an exception. What is not in the table is a bug: INTERNAL, and nothing of it is told."""
+    match error:
+        case InvalidFieldError():
+            violation = BadRequest.FieldViolation(field=error.field, description=error.description)
+            return _failure(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                str(error),
+                "INVALID_FIELD",
+                request_id,
+                BadRequest(field_violations=[violation]),
+            )
+        case UnknownRerankerError():
+            return _failure(grpc.StatusCode.NOT_FOUND, str(error), "UNKNOWN_RERANKER", request_id)
+        case RerankerOffError():
+            return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "RERANKER_OFF", request_id)
+        case OverrunError():
+            return _failure(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), error.reason.upper(), request_id)
+        case UnavailableError():
+            retry = RetryInfo(retry_delay=Duration(seconds=1))
+            return _failure(grpc.StatusCode.UNAVAILABLE, str(error), error.reason.upper(), request_id, retry)
+        case _:
+            message = f"internal error; the log of the sidecar has it under request_id {request_id}"
+            return _failure(grpc.StatusCode.INTERNAL, message, "INTERNAL", request_id)
+
+
+def _failure(code: grpc.StatusCode, message: str, reason: str, request_id: str, *extra: Message) -> Failure:
+    info = ErrorInfo(reason=reason, domain=DOMAIN, metadata={"request_id": request_id})
+    status = Status(code=code.value[0], message=message)
+    for detail in (info, *extra):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return Failure(code, message, status.SerializeToString())

@@ -1,0 +1,285 @@
+"""One request, from its plan to its order: mode, cache, anytime scoring, fusion. Knows nothing of gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from opentelemetry.trace import Tracer
+
+from router.arms import Strategy
+from router.fusion import fuse, order
+from router.policy import Decision, Reason
+from router.profile import SIGNALS_ARM, FusionWeights, Profile
+from sidecar.cache import ResultCache, SingleFlight, result_key
+from sidecar.estimates import Estimates
+from sidecar.messages import (
+    Answer,
+    CacheStatus,
+    Completeness,
+    Degradation,
+    DegradationReason,
+    Explanation,
+    Outcome,
+    Overrun,
+    Ranked,
+    Request,
+    ScoreSource,
+    Timing,
+    Usage,
+)
+from sidecar.planner import Plan, Planner
+from sidecar.rerankers.base import Document, Reranker
+from sidecar.scoring import ScoringJob, score_prefix
+from sidecar.settings import Mode
+
+# A forced arm that calibration has not measured is ordered by its own scores alone.
+_MODEL_ONLY = FusionWeights(rerank=1.0, signals={})
+# Forced SIGNALS where the profile has no weights for what came along.
+_RANK_ONLY = FusionWeights(rerank=0.0, signals={"rank": 1.0})
+# Reranking behind an answer that is already out (mode observe) must not pile up.
+_MAX_OBSERVED = 64
+# Late enough for the answer to be on the wire.
+_REMEMBER_AFTER_S = 0.01
+
+_TIME_REASONS = frozenset(
+    {
+        DegradationReason.BUDGET_TOO_SMALL,
+        DegradationReason.BUDGET_EXHAUSTED,
+        DegradationReason.BACKEND_TIMEOUT,
+        DegradationReason.OVERLOADED,
+    }
+)
+
+
+class _PlanNotKeptError(Exception):
+    """With Overrun.FAIL: the answer would be less than planned."""
+
+    def __init__(self, degradation: Degradation) -> None:
+        super().__init__(f"{degradation.detail} (overrun policy is FAIL)")
+        self.reason = degradation.reason
+
+
+class OverrunError(_PlanNotKeptError):
+    """The budget ended before the plan was carried out."""
+
+
+class UnavailableError(_PlanNotKeptError):
+    """The backend is warming up, failing or draining."""
+
+
+class Pipeline:
+    """Decides and carries out. One instance serves all requests of the process, on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        rerankers: Mapping[str, Reranker],
+        estimates: Estimates,
+        cache: ResultCache,
+        tracer: Tracer,
+        mode: Mode,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.mode = mode
+        self.draining = False
+        self._planner = planner
+        self._rerankers = rerankers
+        self._estimates = estimates
+        self._cache = cache
+        self._flights = SingleFlight()
+        self._tracer = tracer
+        self._clock = clock
+        self._observed: set[asyncio.Task[None]] = set()
+
+    def explain(self, request: Request, deadline_left_ms: float | None, arrived: float) -> Explanation:
+        """What `rerank` would decide now. Raises UnknownRerankerError or RerankerOffError for a forced arm."""
+        return self._planner.plan(request, deadline_left_ms, arrived, self.mode).explanation
+
+    async def rerank(self, request: Request, deadline_left_ms: float | None, arrived: float) -> Answer:
+        """The candidates in their new order, in time. ``arrived`` is when the request's bytes were at hand.
+
+        Raises UnknownRerankerError or RerankerOffError for a forced arm; OverrunError or UnavailableError where the
+        caller prefers an error over a degraded answer.
+        """
+        plan = self._planner.plan(request, deadline_left_ms, arrived, self.mode)
+        outcome, status = await self._outcome(request, plan)
+        if request.overrun is Overrun.FAIL and outcome.degradations:
+            worst = outcome.degradations[0]
+            raise OverrunError(worst) if worst.reason in _TIME_REASONS else UnavailableError(worst)
+        if plan.documents and not self.draining:
+            asyncio.get_running_loop().call_later(_REMEMBER_AFTER_S, self._remember, plan.documents)
+        return Answer(
+            request_id=request.request_id,
+            explanation=plan.explanation,
+            outcome=replace(outcome, ranked=_view(outcome.ranked, request)),
+            cache=status,
+            timing=Timing(
+                total_ms=(self._clock() - arrived) * 1e3,
+                route_ms=plan.route_ms,
+                queue_ms=outcome.queue_ms,
+                score_ms=outcome.score_ms,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Stop what runs behind answers."""
+        for task in tuple(self._observed):
+            task.cancel()
+        await asyncio.gather(*self._observed, return_exceptions=True)
+
+    async def _outcome(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
+        decision = plan.explanation.decision
+        if decision.strategy is Strategy.NONE:
+            return _first_stage(request, _why_nothing(decision)), CacheStatus.MISS
+        if self.draining:
+            draining = Degradation(DegradationReason.DRAINING, "the sidecar is shutting down")
+            return _first_stage(request, draining), CacheStatus.MISS
+        if self.mode is Mode.OBSERVE:
+            self._observe(request, plan)
+            unchanged = replace(_first_stage(request, None), completeness=Completeness.FIRST_STAGE_ONLY)
+            return unchanged, CacheStatus.MISS
+        return await self._carry_out(request, plan)
+
+    async def _carry_out(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
+        decision = plan.explanation.decision
+        if decision.strategy is Strategy.SIGNALS:
+            return _signals(request, decision, plan.profile), CacheStatus.MISS
+        if not request.use_cache:
+            return await self._compute(request, plan), CacheStatus.MISS
+        key = result_key(
+            request,
+            plan.documents,
+            decision,
+            plan.explanation.model_revision,
+            plan.explanation.profile_revision,
+        )
+        kept = self._cache.get(key)
+        if kept is not None:
+            return _without_cost(kept), CacheStatus.HIT
+        try:
+            outcome, shared = await self._flights.run(
+                key, lambda: self._compute(request, plan), timeout_s=max(0.0, plan.end - self._clock())
+            )
+        except TimeoutError:
+            late = Degradation(DegradationReason.BUDGET_EXHAUSTED, "an equal request's answer came too late")
+            return _first_stage(request, late), CacheStatus.SHARED
+        if not shared:
+            self._cache.put(key, outcome)
+            return outcome, CacheStatus.MISS
+        if outcome.degradations:
+            # The other caller had less time than this one may have: what is missing there may still fit here.
+            return await self._compute(request, plan), CacheStatus.MISS
+        return _without_cost(outcome), CacheStatus.SHARED
+
+    async def _compute(self, request: Request, plan: Plan) -> Outcome:
+        decision = plan.explanation.decision
+        name = decision.reranker
+        work = plan.work[name]
+        started = self._clock()
+        prefix = await score_prefix(
+            ScoringJob(request.query, request.instruction, plan.documents[: decision.planned_k], work, plan.end),
+            self._rerankers[name],
+            self._estimates.chunk[name],
+            self._tracer,
+            self._clock,
+        )
+        count = len(prefix.scores)
+        if prefix.degradation is None:
+            # Failures and partial work do not teach: they say nothing about what the whole stage costs.
+            elapsed_ms = (self._clock() - started) * 1e3 - prefix.queue_ms
+            self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())
+        if count == 0:
+            return _first_stage(request, prefix.degradation)
+        arm = plan.profile.arms.get(name)
+        weights = arm.weights.get(decision.signal_set, _MODEL_ONLY) if arm else _MODEL_ONLY
+        signals = [candidate.signals for candidate in request.candidates[:count]]
+        fused = fuse(prefix.scores, signals, range(count), weights)
+        return Outcome(
+            ranked=_ranked(request, fused, prefix.scores, ScoreSource.RERANKER),
+            scored_k=count,
+            completeness=Completeness.PARTIAL if prefix.degradation else Completeness.FULL,
+            degradations=(prefix.degradation,) if prefix.degradation else (),
+            usage=prefix.usage,
+            queue_ms=prefix.queue_ms,
+            score_ms=prefix.score_ms,
+        )
+
+    def _remember(self, documents: tuple[Document, ...]) -> None:
+        """Rerankers may prepare what they lacked, on idle time."""
+        for reranker in self._rerankers.values():
+            reranker.remember(documents)
+
+    def _observe(self, request: Request, plan: Plan) -> None:
+        """Mode observe: do the work behind the answer, for the trace and for the estimators."""
+        if len(self._observed) >= _MAX_OBSERVED:
+            return
+
+        async def behind() -> None:
+            await self._carry_out(request, plan)
+
+        task = asyncio.create_task(behind())
+        self._observed.add(task)
+        task.add_done_callback(self._observed.discard)
+
+
+def _why_nothing(decision: Decision) -> Degradation | None:
+    """NONE is a degradation only where something better was wanted and could not be had."""
+    if decision.reason is Reason.BUDGET_TOO_SMALL:
+        return Degradation(
+            DegradationReason.BUDGET_TOO_SMALL, "no arm that is expected to help fits the time or the price"
+        )
+    if decision.reason is Reason.NOT_READY:
+        return Degradation(DegradationReason.NOT_READY, "the arms that would help are not ready")
+    return None
+
+
+def _first_stage(request: Request, degradation: Degradation | None) -> Outcome:
+    return Outcome(
+        ranked=tuple(Ranked(index, None, None, ScoreSource.FIRST_STAGE) for index in range(len(request.candidates))),
+        scored_k=0,
+        completeness=Completeness.FIRST_STAGE_ONLY if degradation else Completeness.FULL,
+        degradations=(degradation,) if degradation else (),
+    )
+
+
+def _signals(request: Request, decision: Decision, profile: Profile) -> Outcome:
+    count = decision.planned_k
+    arm = profile.arms.get(SIGNALS_ARM)
+    weights = arm.weights.get(decision.signal_set, _RANK_ONLY) if arm else _RANK_ONLY
+    fused = fuse(None, [candidate.signals for candidate in request.candidates[:count]], range(count), weights)
+    return Outcome(
+        ranked=_ranked(request, fused, None, ScoreSource.SIGNALS),
+        scored_k=count,
+        completeness=Completeness.FULL,
+    )
+
+
+def _ranked(
+    request: Request, fused: Sequence[float], raw: Sequence[float] | None, source: ScoreSource
+) -> tuple[Ranked, ...]:
+    """The scored prefix in its new order, the rest behind it in first-stage order."""
+    count = len(fused)
+    return tuple(
+        Ranked(index, fused[index], raw[index] if raw else None, source)
+        if index < count
+        else Ranked(index, None, None, ScoreSource.FIRST_STAGE)
+        for index in order(fused, range(count), len(request.candidates))
+    )
+
+
+def _without_cost(outcome: Outcome) -> Outcome:
+    """What a kept or shared answer costs whom it is given to: nothing."""
+    pairs = outcome.usage.pairs
+    return replace(outcome, usage=Usage(pairs=pairs, cached_pairs=pairs), queue_ms=0.0, score_ms=0.0)
+
+
+def _view(ranked: tuple[Ranked, ...], request: Request) -> tuple[Ranked, ...]:
+    """``min_score`` and ``top_n`` are the caller's view of an outcome, applied last."""
+    if request.min_score is not None:
+        least = request.min_score
+        ranked = tuple(item for item in ranked if item.raw_score is None or item.raw_score >= least)
+    return ranked[: request.top_n] if request.top_n else ranked

@@ -1,0 +1,187 @@
+"""The first half of a request: what it is, what may be spent, and what the router makes of it. Computes nothing."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from opentelemetry.trace import Span, Tracer
+
+from router.arms import State, Strategy, Work
+from router.budget import Budget, spendable
+from router.policy import Decision, Reason, RerankerView, choose
+from router.profile import Profile
+from router.traits import Traits, extract
+from sidecar.estimates import Estimates
+from sidecar.messages import Explanation, Request
+from sidecar.profiles import Profiles
+from sidecar.rerankers.base import Document, Reranker
+from sidecar.settings import BudgetSettings, Mode
+
+# Fusing the signals is plain arithmetic on the event loop.
+_SIGNALS_BASE_MS = 0.05
+_SIGNALS_MS_PER_DOCUMENT = 0.004
+_NO_WORK = Work(tokens=())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done for one request. ``end`` is when it must be done, in seconds on the monotonic clock."""
+
+    explanation: Explanation
+    profile: Profile
+    documents: tuple[Document, ...]
+    work: Mapping[str, Work]
+    end: float
+    route_ms: float
+
+
+class Planner:
+    """Turns requests into plans."""
+
+    def __init__(
+        self,
+        *,
+        rerankers: Mapping[str, Reranker],
+        assumed_gains: Mapping[str, float],
+        profiles: Profiles,
+        estimates: Estimates,
+        budget: BudgetSettings,
+        tracer: Tracer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rerankers = rerankers
+        self._assumed_gains = assumed_gains
+        self._profiles = profiles
+        self._estimates = estimates
+        self._budget = budget
+        self._tracer = tracer
+        self._clock = clock
+
+    def plan(self, request: Request, deadline_left_ms: float | None, arrived: float, mode: Mode) -> Plan:
+        """Decide. Raises UnknownRerankerError or RerankerOffError for a forced arm."""
+        with self._tracer.start_as_current_span("route", record_exception=False) as span:
+            budget = spendable(request.budget_ms, deadline_left_ms, self._budget.default_ms, self._budget.reserve_ms)
+            end = arrived + budget.spendable_ms / 1e3
+            profile = self._profiles.select(request.corpus)
+            traits = extract(
+                request.query,
+                [len(candidate.text) for candidate in request.candidates],
+                [candidate.signals for candidate in request.candidates],
+            )
+            # Digests cost a little, and only models need them.
+            modelled = request.routing.strategy not in (Strategy.NONE, Strategy.SIGNALS)
+            documents = _as_documents(request) if modelled and mode is not Mode.OFF else ()
+            work: dict[str, Work] = {}
+            decision = _mode_off() if mode is Mode.OFF else self._decide(request, traits, profile, documents, work, end)
+            reranker = self._rerankers.get(decision.reranker)
+            explanation = Explanation(
+                decision_id=uuid.uuid4().hex,
+                decision=decision,
+                traits=traits,
+                profile_corpus=profile.corpus,
+                profile_revision=profile.revision,
+                model_revision=reranker.identity.revision if reranker else "",
+                mode=mode,
+                spendable_ms=budget.spendable_ms,
+            )
+            if span.is_recording():
+                _describe(span, explanation, budget)
+        return Plan(explanation, profile, documents, work, end, (self._clock() - arrived) * 1e3)
+
+    def _decide(
+        self,
+        request: Request,
+        traits: Traits,
+        profile: Profile,
+        documents: tuple[Document, ...],
+        work: dict[str, Work],
+        end: float,
+    ) -> Decision:
+        """Ask every reranker what this request would cost it (kept in ``work``), then choose."""
+        self._estimates.seed()
+        now = self._clock()
+        views = []
+        for name, reranker in self._rerankers.items():
+            availability = reranker.availability()
+            # What is off is not asked: it may have nothing to answer with.
+            off = availability.state is State.OFF
+            todo = _NO_WORK if off else reranker.work(request.query, request.instruction, documents)
+            work[name] = todo
+            views.append(
+                RerankerView(
+                    name=name,
+                    strategy=reranker.identity.strategy,
+                    availability=availability,
+                    work=todo,
+                    predict=functools.partial(self._estimates.stage[name].predict, now=now),
+                    queue_ms=reranker.queue_ms(),
+                    assumed_gain=self._assumed_gains.get(name),
+                    whole_list=reranker.limits.whole_list,
+                )
+            )
+        purse = self._budget.max_cost_micro_usd if request.max_micro_usd is None else request.max_micro_usd
+        return choose(
+            traits=traits,
+            # What looking at the request has used up so far can't be spent again.
+            spendable_ms=max(0.0, (end - self._clock()) * 1e3),
+            max_micro_usd=purse,
+            routing=request.routing,
+            profile=profile,
+            rerankers=views,
+            signals_ms=_SIGNALS_BASE_MS + _SIGNALS_MS_PER_DOCUMENT * traits.documents,
+        )
+
+
+def _as_documents(request: Request) -> tuple[Document, ...]:
+    """The candidates as rerankers see them, with the digests of their texts."""
+    return tuple(
+        Document(candidate.id, candidate.text, hashlib.blake2b(candidate.text.encode(), digest_size=16).digest())
+        for candidate in request.candidates
+    )
+
+
+def _mode_off() -> Decision:
+    return Decision(
+        strategy=Strategy.NONE,
+        reranker="",
+        planned_k=0,
+        reason=Reason.MODE_OFF,
+        predicted_p50_ms=0.0,
+        predicted_p95_ms=0.0,
+        expected_gain=0.0,
+        considered=(),
+        signal_set="",
+    )
+
+
+def _describe(span: Span, explanation: Explanation, budget: Budget) -> None:
+    """The decision on the trace: what was taken, what it should cost, and every arm that was not taken."""
+    decision = explanation.decision
+    span.set_attributes(
+        {
+            "millirank.decision_id": explanation.decision_id,
+            "millirank.mode": explanation.mode,
+            "millirank.strategy": decision.strategy,
+            "millirank.reranker": decision.reranker,
+            "millirank.planned_k": decision.planned_k,
+            "millirank.reason": decision.reason,
+            "millirank.budget_ms": round(budget.spendable_ms, 3),
+            "millirank.budget_limited_by": budget.limited_by,
+            "millirank.predicted_p50_ms": round(decision.predicted_p50_ms, 3),
+            "millirank.predicted_p95_ms": round(decision.predicted_p95_ms, 3),
+            "millirank.expected_gain": round(decision.expected_gain, 5),
+            "millirank.signals": decision.signal_set,
+            "millirank.documents": explanation.traits.documents,
+            "millirank.query_words": explanation.traits.query_words,
+            "millirank.profile_corpus": explanation.profile_corpus,
+            "millirank.considered": [
+                f"{arm.reranker or arm.strategy}@{arm.rerank_k}: {arm.verdict}: {arm.detail}"
+                for arm in decision.considered
+            ],
+        }
+    )

@@ -1,0 +1,141 @@
+"""Late interaction: token vectors per document, computed once and kept; a request then costs one query encoding."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from router.arms import Strategy, Work
+from sidecar.engines.batching import estimated_tokens
+from sidecar.engines.manifest import Kind
+from sidecar.rerankers.base import Document, Limits, RerankerError, Scored
+from sidecar.rerankers.local import LocalModelOptions, LocalReranker
+from sidecar.worker_messages import Encode, EncodeResult, LateResult, Ready, ScoreLate
+
+QUIET_S = 0.05  # how long the child must have had nothing to do before it is given something ahead of time
+REMEMBERED_DOCUMENTS = 2_048
+
+
+class LateInteraction(LocalReranker):
+    """Scores are ``0.5 * cosine + 0.5 * maxsim_ratio * maxsim`` (see `sidecar.engines.late_interaction`).
+
+    The vectors live in the child, keyed by `Document.digest`, at most ``vector_bytes`` of them (least recently
+    used leave first; a document of 128 tokens takes about 18 KB). This side mirrors which are there, so that
+    `work` is right and a warm document's text is not sent again. With ``warm_idle``, documents that requests
+    brought along but nobody scored are encoded one at a time while the child has nothing else to do. Other
+    parameters as in `LocalModelOptions`; a model.json of kind "token_encoder".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        threads: int = 0,
+        max_tokens: int = 0,
+        nice: int = 5,
+        hard_limit_s: float = 5.0,
+        vector_bytes: int = 128 << 20,
+        warm_idle: bool = True,
+    ) -> None:
+        options = LocalModelOptions(threads, max_tokens, nice, hard_limit_s, vector_bytes)
+        limits = Limits(max_chunk_documents=256)
+        super().__init__(name, folder, Strategy.LATE_INTERACTION, Kind.TOKEN_ENCODER, limits, options)
+        self._warm: set[bytes] = set()
+        self._warm_idle = warm_idle and vector_bytes > 0
+        self._cold: OrderedDict[bytes, Document] = OrderedDict()
+        self._cold_arrived = asyncio.Event()
+        self._warmer: asyncio.Task[None] | None = None
+
+    @property
+    def warm_documents(self) -> int:
+        """Documents whose vectors are kept now."""
+        return len(self._warm)
+
+    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+        """Tokens of the documents whose vectors are not kept, estimated from characters; 1 for those that are.
+
+        A document that occurs twice is encoded once, but counted twice.
+        """
+        warm, limit = self._warm, self._truncation.max_tokens
+        kept = [document.digest in warm for document in documents]
+        tokens = tuple(
+            1 if is_kept else estimated_tokens(document.text, limit)
+            for is_kept, document in zip(kept, documents, strict=True)
+        )
+        query_tokens = estimated_tokens(query, self._truncation.query_max_tokens)
+        return Work(tokens, fixed_tokens=query_tokens, warm=sum(kept))
+
+    def remember(self, documents: Sequence[Document]) -> None:
+        """Queues documents whose vectors are not kept for idle time; the oldest leave a full queue."""
+        if not self._warm_idle:
+            return
+        for document in documents:
+            if document.digest not in self._warm:
+                self._cold[document.digest] = document
+                self._cold.move_to_end(document.digest)
+        while len(self._cold) > REMEMBERED_DOCUMENTS:
+            self._cold.popitem(last=False)
+        if self._cold:
+            self._cold_arrived.set()
+
+    async def start(self) -> None:
+        """Starts the child, and the task that warms documents, in the background."""
+        await super().start()
+        if self._warm_idle and self._warmer is None:
+            self._warmer = asyncio.create_task(self._warm_when_idle(), name=f"warm {self.identity.name}")
+
+    async def close(self) -> None:
+        """Ends both."""
+        if self._warmer is not None:
+            self._warmer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._warmer
+        await super().close()
+
+    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
+        query = self._query_text(query)
+        parcels = tuple(
+            (document.digest, None if document.digest in self._warm else self._document_text(document))
+            for document in documents
+        )
+        answer = await self._call(ScoreLate(query, parcels), tokens, deadline)
+        queue_ms, compute_ms = answer.queue_ms, answer.compute_ms
+        if answer.result.missing:
+            # Evicted by a call that was before this one in the queue. With all texts nothing can be missing.
+            parcels = tuple((document.digest, self._document_text(document)) for document in documents)
+            answer = await self._call(ScoreLate(query, parcels), tokens, deadline)
+            queue_ms += answer.queue_ms
+            compute_ms += answer.compute_ms
+        result = answer.result
+        return Scored(result.scores, result.tokens, result.warm, queue_ms, compute_ms)
+
+    async def _warm_when_idle(self) -> None:
+        """Encodes remembered documents, one at a time: a request waits for one of them at most."""
+        while True:
+            await self._cold_arrived.wait()
+            await self._worker.quiet(QUIET_S)
+            if not self._cold:
+                self._cold_arrived.clear()
+                continue
+            digest, document = self._cold.popitem(last=False)
+            if digest in self._warm:
+                continue
+            text = self._document_text(document)
+            # A document that can't be encoded now is left cold: a request that needs it will say why.
+            with contextlib.suppress(RerankerError):
+                await self._call(
+                    Encode(((digest, text),)), estimated_tokens(text, self._truncation.max_tokens), deadline=None
+                )
+
+    def _on_ready(self, ready: Ready) -> None:
+        super()._on_ready(ready)
+        self._warm.clear()
+
+    def _on_result(self, result: object) -> None:
+        if isinstance(result, LateResult | EncodeResult):
+            self._warm.update(result.change.added)
+            self._warm.difference_update(result.change.evicted)

@@ -1,0 +1,189 @@
+"""What the rerankers with a model of their own share: a worker process, an identity, an idea of the model's pace."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from router.arms import Availability, Strategy, Work
+from router.latency import LatencyEstimator, LatencyPrior
+from sidecar.engines.batching import max_characters
+from sidecar.engines.manifest import Kind, ModelError, Truncation, read_manifest
+from sidecar.engines.threads import default_threads
+from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
+from sidecar.worker_messages import Load, Ready, Task
+from sidecar.worker_process import Answer, Patience, WorkerProcess
+
+ResultT = TypeVar("ResultT")
+
+# One text per model run: the same text always gets the same score (measured in `sidecar.engines.onnx`).
+TOKEN_BUDGET = 1
+# Most model tokens in one call of the child. A chunk of the pipeline is far smaller; this cuts another caller's long
+# list, so that the child is free for others in between and no call comes near the hard limit.
+MOST_TOKENS = 2_048
+PRIOR = LatencyPrior(base_ms=1.0, ms_per_token=0.3)  # only until the warm-up has reported
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModelOptions:
+    """How a local model is run.
+
+    ``threads`` 0: every usable CPU but one; ``max_tokens`` 0: the manifest's limit; ``nice``: niceness of the child;
+    ``hard_limit_s``: what one call may take before the child is killed; ``vector_bytes``: bound of the vector store.
+    """
+
+    threads: int
+    max_tokens: int
+    nice: int
+    hard_limit_s: float
+    vector_bytes: int = 0
+
+
+class LocalReranker(ABC):
+    """A model folder run by a worker process.
+
+    A folder that can't be used does not raise: `availability` is OFF with the reason, and the revision "unavailable".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        strategy: Strategy,
+        kind: Kind,
+        limits: Limits,
+        options: LocalModelOptions,
+    ) -> None:
+        load, revision = _load(folder, kind, options)
+        self._identity = Identity(name, strategy, revision)
+        self._limits = limits
+        self._truncation = load.truncation if isinstance(load, Load) else Truncation(0, 0)
+        self._samples: tuple[tuple[int, float], ...] = ()
+        self._estimator = LatencyEstimator(PRIOR)
+        self._worker = WorkerProcess(
+            name,
+            load,
+            Patience(call_s=options.hard_limit_s),
+            on_ready=self._on_ready,
+            on_result=self._on_result,
+        )
+
+    @property
+    def identity(self) -> Identity:
+        """Name, strategy, and a revision that changes with files, truncation and engine."""
+        return self._identity
+
+    @property
+    def limits(self) -> Limits:
+        """Documents that one call of `score` should carry at most; it cuts longer lists itself."""
+        return self._limits
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, for memory figures; None while there is no child."""
+        return self._worker.pid
+
+    def availability(self) -> Availability:
+        """The worker process's state."""
+        return self._worker.availability()
+
+    def queue_ms(self) -> float:
+        """How long a call made now would wait."""
+        return self._worker.queue_ms()
+
+    def warm_up_samples(self) -> Sequence[tuple[int, float]]:
+        """(tokens, milliseconds) of the child's warm-up; empty before it is READY."""
+        return self._samples
+
+    def remember(self, documents: Sequence[Document]) -> None:  # noqa: B027 - most models keep nothing
+        """Nothing to prepare, unless a subclass keeps something per document."""
+
+    async def start(self) -> None:
+        """Starts the child in the background."""
+        self._worker.start()
+
+    async def close(self) -> None:
+        """Ends the child."""
+        await self._worker.close()
+
+    async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:
+        """Scores the documents; the instruction is ignored, these models can't follow one.
+
+        A list that is too long for one call is sent in several, and nothing more is sent once the caller is cancelled.
+        Raises TimeoutError, NotReadyError or BackendError.
+        """
+        deadline = time.monotonic() + timeout_s
+        work = self.work(request.query, request.instruction, request.documents)
+        parts = []
+        for first, last in _cuts(work.tokens, self._limits.max_chunk_documents):
+            tokens = sum(work.tokens[first:last]) + (work.fixed_tokens if first == 0 else 0)
+            parts.append(await self._score_chunk(request.query, request.documents[first:last], tokens, deadline))
+        return Scored(
+            scores=tuple(score for part in parts for score in part.scores),
+            tokens=sum(part.tokens for part in parts),
+            cached=sum(part.cached for part in parts),
+            queue_ms=sum(part.queue_ms for part in parts),
+            compute_ms=sum(part.compute_ms for part in parts),
+        )
+
+    @abstractmethod
+    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+        """What is still to compute."""
+
+    @abstractmethod
+    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
+        """Scores what fits into one call. ``tokens`` is its estimated work."""
+
+    async def _call(self, task: Task[ResultT], tokens: int, deadline: float | None) -> Answer[ResultT]:
+        """One call of the child, which also teaches the estimate that `queue_ms` is made of."""
+        now = time.monotonic()
+        timeout_s = None if deadline is None else deadline - now
+        answer = await self._worker.call(task, timeout_s, self._estimator.predict(tokens, now).p50_ms)
+        self._estimator.observe(tokens, answer.compute_ms, time.monotonic())
+        return answer
+
+    def _query_text(self, query: str) -> str:
+        return query[: max_characters(self._truncation.query_max_tokens)]
+
+    def _document_text(self, document: Document) -> str:
+        """The part of the text that the model may read: no more of it has to travel to the child."""
+        return document.text[: max_characters(self._truncation.max_tokens)]
+
+    def _on_ready(self, ready: Ready) -> None:
+        self._samples = ready.samples
+        now = time.monotonic()
+        for tokens, elapsed_ms in ready.samples:
+            self._estimator.observe(tokens, elapsed_ms, now)
+
+    def _on_result(self, result: object) -> None:  # noqa: B027 - most models keep nothing
+        """Told of every result, also of one whose caller has gone."""
+
+
+def _load(folder: Path, kind: Kind, options: LocalModelOptions) -> tuple[Load | ModelError, str]:
+    """What the child is to load, and the model's revision."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.kind is not kind:
+            raise ModelError(f"{folder} holds a {manifest.kind}; this strategy needs a {kind}")
+        truncation = manifest.truncated(options.max_tokens or None)
+    except ModelError as error:
+        return error, "unavailable"
+    threads = options.threads or default_threads()
+    load = Load(manifest, truncation, threads, TOKEN_BUDGET, options.nice, options.vector_bytes)
+    return load, manifest.revision(truncation, TOKEN_BUDGET)
+
+
+def _cuts(tokens: Sequence[int], max_documents: int) -> Iterator[tuple[int, int]]:
+    """[first, last) of consecutive chunks of at most ``max_documents`` and `MOST_TOKENS`, one document at least."""
+    first = total = 0
+    for position, count in enumerate(tokens):
+        if position > first and (position - first == max_documents or total + count > MOST_TOKENS):
+            yield first, position
+            first, total = position, 0
+        total += count
+    if first < len(tokens):
+        yield first, len(tokens)

@@ -1,0 +1,191 @@
+"""Anytime scoring: candidates in first-stage order, chunk by chunk, until they are done or time is nearly up.
+
+A chunk starts only if it is predicted to end in time. Whatever was scored when time is up is used.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from opentelemetry.trace import Tracer
+
+from router.arms import Work
+from router.fusion import all_finite
+from router.latency import LatencyEstimator
+from sidecar.messages import Degradation, DegradationReason, Usage
+from sidecar.rerankers.base import (
+    BackendError,
+    BadOutputError,
+    CircuitOpenError,
+    Document,
+    NotReadyError,
+    Reranker,
+    RerankerError,
+    Scored,
+    ScoreRequest,
+)
+
+# Small enough that a request in a hurry waits little, large enough that batching pays.
+TARGET_CHUNK_MS = 15.0
+
+_REASONS: tuple[tuple[type[RerankerError], DegradationReason], ...] = (
+    (BadOutputError, DegradationReason.BAD_OUTPUT),
+    (NotReadyError, DegradationReason.NOT_READY),
+    (CircuitOpenError, DegradationReason.CIRCUIT_OPEN),
+    (BackendError, DegradationReason.BACKEND_ERROR),
+    (RerankerError, DegradationReason.BACKEND_ERROR),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPrefix:
+    """Scores of the first ``len(scores)`` candidates, and why there are not more of them, if there should be."""
+
+    scores: tuple[float, ...]
+    degradation: Degradation | None
+    usage: Usage
+    queue_ms: float
+    score_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringJob:
+    """What is to be scored: ``documents`` are the planned candidates in first-stage order."""
+
+    query: str
+    instruction: str
+    documents: Sequence[Document]
+    work: Work
+    end: float
+    """When the scores are needed, in seconds on the monotonic clock."""
+
+
+async def score_prefix(
+    job: ScoringJob,
+    reranker: Reranker,
+    estimator: LatencyEstimator,
+    tracer: Tracer,
+    clock: Callable[[], float] = time.monotonic,
+) -> ScoredPrefix:
+    """Score as many of the planned candidates as fit. Never raises for what a backend does."""
+    scores: list[float] = []
+    parts: list[Scored] = []
+    degradation: Degradation | None = None
+    while len(scores) < len(job.documents):
+        remaining_ms = (job.end - clock()) * 1e3
+        first = len(scores)
+        size = _next_chunk(job.work, first, len(job.documents), remaining_ms, reranker, estimator, clock())
+        if size == 0:
+            degradation = Degradation(
+                DegradationReason.BUDGET_EXHAUSTED,
+                f"{first} of {len(job.documents)} candidates scored; {max(0.0, remaining_ms):.1f} ms left are too few",
+            )
+            break
+        result = await _score_chunk(job, first, size, reranker, estimator, tracer, clock)
+        if isinstance(result, Degradation):
+            degradation = result
+            if result.reason is DegradationReason.BAD_OUTPUT:
+                # A model that answers nonsense once is not trusted for the chunks before either.
+                scores.clear()
+            break
+        scores.extend(result.scores)
+        parts.append(result)
+    return ScoredPrefix(
+        scores=tuple(scores),
+        degradation=degradation,
+        usage=Usage(
+            pairs=len(scores),
+            cached_pairs=min(len(scores), sum(part.cached for part in parts)),
+            tokens=sum(part.tokens for part in parts),
+            micro_usd=round(sum(part.micro_usd for part in parts)),
+        ),
+        queue_ms=sum(part.queue_ms for part in parts),
+        score_ms=sum(part.compute_ms for part in parts),
+    )
+
+
+def _next_chunk(
+    work: Work,
+    first: int,
+    planned: int,
+    remaining_ms: float,
+    reranker: Reranker,
+    estimator: LatencyEstimator,
+    now: float,
+) -> int:
+    """How many candidates the next chunk takes; 0 if not even one is predicted to end in time."""
+    if reranker.limits.whole_list:
+        # It runs as far as its own timeout allows: there is no smaller piece that could be tried instead.
+        return planned if remaining_ms > 0 else 0
+    last = min(planned, first + reranker.limits.max_chunk_documents)
+    fixed = work.fixed_tokens if first == 0 else 0
+    tokens = tuple(accumulate(work.tokens[first:last], initial=fixed))[1:]
+    # Predictions grow with the tokens, so both bounds are found by bisection.
+    in_time = bisect_right(tokens, remaining_ms, key=lambda count: estimator.predict(count, now).p95_ms)
+    in_one_chunk = bisect_right(tokens, TARGET_CHUNK_MS, key=lambda count: estimator.predict(count, now).p50_ms)
+    return min(in_time, max(1, in_one_chunk))
+
+
+async def _score_chunk(
+    job: ScoringJob,
+    first: int,
+    size: int,
+    reranker: Reranker,
+    estimator: LatencyEstimator,
+    tracer: Tracer,
+    clock: Callable[[], float],
+) -> Scored | Degradation:
+    documents = job.documents[first : first + size]
+    fixed = job.work.fixed_tokens if first == 0 else 0
+    tokens = fixed + sum(job.work.tokens[first : first + size])
+    now = clock()
+    predicted = estimator.predict(tokens, now)
+    identity = reranker.identity
+    with tracer.start_as_current_span(
+        "score",
+        record_exception=False,
+        attributes={
+            "gen_ai.operation.name": "rerank",
+            "gen_ai.request.model": identity.name,
+            "millirank.strategy": identity.strategy,
+            "millirank.reranker": identity.name,
+            "millirank.chunk.first": first,
+            "millirank.chunk.documents": size,
+            "millirank.chunk.tokens_to_compute": tokens,
+            "millirank.predicted_p95_ms": round(predicted.p95_ms, 3),
+        },
+    ) as span:
+        try:
+            scored = await reranker.score(ScoreRequest(job.query, job.instruction, documents), job.end - now)
+            if not all_finite(scored.scores, size):
+                raise BadOutputError(
+                    f"{identity.name} answered {len(scored.scores)} scores for {size} documents, or not finite ones"
+                )
+        except TimeoutError:
+            waited_ms = (clock() - now) * 1e3
+            estimator.observe_timeout(tokens, waited_ms, clock())
+            problem = Degradation(
+                DegradationReason.BACKEND_TIMEOUT,
+                f"{identity.name} did not answer for {size} candidates within the {waited_ms:.1f} ms that were left",
+            )
+        except RerankerError as error:
+            reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
+            problem = Degradation(reason, str(error))
+        else:
+            span.set_attributes(
+                {
+                    "millirank.queue_ms": round(scored.queue_ms, 3),
+                    "millirank.compute_ms": round(scored.compute_ms, 3),
+                    "millirank.chunk.cached": scored.cached,
+                    "gen_ai.usage.input_tokens": scored.tokens,
+                }
+            )
+            # Time in the queue is not the model's: it is predicted separately.
+            estimator.observe(tokens, (clock() - now) * 1e3 - scored.queue_ms, clock())
+            return scored
+        span.set_attribute("millirank.degradation", problem.reason)
+        return problem

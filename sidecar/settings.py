@@ -1,0 +1,262 @@
+"""Every setting, typed and frozen: defaults, then a TOML file, then ``MILLIRANK_*`` environment variables.
+
+An environment variable names a setting with double underscores between levels:
+``MILLIRANK_LISTEN__TCP=127.0.0.1:6000``, ``MILLIRANK_RERANKERS__LLM__BASE_URL=http://...``. Anything unknown, in the
+file or in the environment, is refused with the nearest known name: a typo must not silently mean the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENV_PREFIX = "MILLIRANK_"
+# Read by other parts, not settings: where caches go, and which file holds the settings.
+ENV_NOT_SETTINGS = frozenset({"MILLIRANK_CACHE_DIR", "MILLIRANK_CONFIG"})
+
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """The configuration can't be used. The message names the setting and the fix."""
+
+
+class Mode(StrEnum):
+    """What the sidecar as a whole is allowed to do."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    ON = "on"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+
+class Listen(_Section):
+    """Where the service is reachable."""
+
+    tcp: str = Field("127.0.0.1:50051", description="host:port, loopback by default; port 0 picks one; '' is off")
+    unix: str = Field("", description="path of a Unix socket, created private; '' is off")
+
+
+class Limits(_Section):
+    """What one request may ask for. Above these it is refused before it costs anything."""
+
+    wire_bytes: int = Field(4 * MIB, ge=1024, description="largest message; gRPC itself refuses larger ones")
+    concurrent_requests: int = Field(512, ge=1, description="more at the same time get RESOURCE_EXHAUSTED")
+    documents: int = Field(1000, ge=1, le=10_000, description="candidates in one request")
+    document_characters: int = Field(8192, ge=1, description="characters of a document that are used")
+    query_characters: int = Field(2048, ge=1, description="longest query")
+    instruction_characters: int = Field(2048, ge=0, description="longest instruction")
+    id_characters: int = Field(512, ge=1, description="longest document id")
+    signals_per_document: int = Field(16, ge=0, description="signals that one document may carry")
+
+
+class BudgetSettings(_Section):
+    """What a request may spend when it does not say, and what is kept back."""
+
+    default_ms: float = Field(100.0, ge=0, description="budget of a request that names none and has no deadline")
+    reserve_ms: float = Field(
+        2.0, ge=0, description="kept back from every budget for encoding the answer and sending it"
+    )
+    max_cost_micro_usd: int = Field(
+        10_000, ge=0, description="price limit of a request that names none, in millionths of a US dollar"
+    )
+
+
+class CacheSettings(_Section):
+    """Complete answers, kept for equal requests."""
+
+    results_bytes: int = Field(16 * MIB, ge=0, description="memory for kept answers; 0 keeps none")
+    ttl_s: float = Field(300.0, gt=0, description="how long an answer is kept")
+
+
+class LocalModel(_Section):
+    """A model that runs in a child process of the sidecar."""
+
+    enabled: bool = True
+    model: str = Field(description="'embedded:NAME' or a folder with model.json, model.onnx and tokenizer.json")
+    threads: int = Field(0, ge=0, description="compute threads; 0: the usable CPUs less one for the event loop")
+    max_tokens: int = Field(0, ge=0, description="tokens of a document that are read; 0: the model's default")
+    nice: int = Field(5, ge=0, le=19, description="niceness of the child process")
+    chunk_hard_limit_s: float = Field(5.0, gt=0, description="a child that needs longer for one chunk is killed")
+    expected_gain: float | None = Field(
+        None, description="your own claim of the nDCG@10 gain, for a model that no calibration has measured"
+    )
+
+
+class CrossEncoderSettings(LocalModel):
+    """A cross-encoder: reads the query and each document together."""
+
+    strategy: Literal["cross_encoder"] = "cross_encoder"
+
+
+class LateInteractionSettings(LocalModel):
+    """Late interaction: one vector per token, kept for documents that were seen before."""
+
+    strategy: Literal["late_interaction"] = "late_interaction"
+    vector_bytes: int = Field(128 * MIB, ge=0, description="memory for kept token vectors")
+    warm_idle: bool = Field(True, description="encode documents that were seen but not scored while nothing waits")
+
+
+class LlmSettings(_Section):
+    """An LLM behind an OpenAI-compatible API. Off until base_url and model are set."""
+
+    strategy: Literal["llm"] = "llm"
+    enabled: bool = True
+    base_url: str = Field("", description="such as https://api.openai.com/v1; '' switches the arm off")
+    model: str = Field("", description="such as gpt-4o-mini")
+    api_key_env: str = Field("OPENAI_API_KEY", description="the environment variable that holds the key")
+    prompt_micro_usd_per_1k: float = Field(0.0, ge=0, description="price of 1,000 prompt tokens")
+    completion_micro_usd_per_1k: float = Field(0.0, ge=0, description="price of 1,000 completion tokens")
+    max_document_tokens: int = Field(200, ge=8, description="tokens of a document that are sent")
+    timeout_s: float = Field(10.0, gt=0, description="longest call, whatever the budget")
+    expected_gain: float | None = Field(None, description="your own claim of the nDCG@10 gain; none: not in AUTO")
+
+
+RerankerSettings = Annotated[
+    CrossEncoderSettings | LateInteractionSettings | LlmSettings, Field(discriminator="strategy")
+]
+
+
+def _default_rerankers() -> dict[str, CrossEncoderSettings | LateInteractionSettings | LlmSettings]:
+    return {
+        "minilm-l6": LateInteractionSettings(model="embedded:minilm-l6"),
+        "tiny-cross-encoder": CrossEncoderSettings(model="embedded:tiny-cross-encoder"),
+        "llm": LlmSettings(),
+    }
+
+
+class Settings(_Section):
+    """The whole configuration of one sidecar."""
+
+    mode: Mode = Field(Mode.ON, description="off: first-stage order; observe: rerank behind it; on")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    drain_s: float = Field(5.0, ge=0, description="how long accepted calls may take after SIGTERM")
+    linger_s: float = Field(
+        0.5,
+        ge=0,
+        description="after SIGTERM, how long new calls still get their first-stage order (DRAINING)",
+    )
+    profiles: tuple[str, ...] = Field((), description="profile files; one per corpus, beside the built-in default")
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    budget: BudgetSettings = BudgetSettings()
+    cache: CacheSettings = CacheSettings()
+    rerankers: dict[str, RerankerSettings] = Field(default_factory=_default_rerankers)
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Settings from a TOML file (or none) and the environment, which wins.
+
+    Raises SettingsError naming the file or variable, the setting and the fix.
+    """
+    values: dict[str, Any] = Settings().model_dump(mode="json", exclude_none=True)
+    if path is not None:
+        _merge(values, _read_toml(path))
+    for name in sorted(environment):
+        if name.startswith(ENV_PREFIX) and name not in ENV_NOT_SETTINGS:
+            keys = [key.lower() for key in name.removeprefix(ENV_PREFIX).split("__")]
+            _merge(values, _nested(_match_names(keys, values), _decode(environment[name])))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, path)) from None
+
+
+def known_keys() -> tuple[str, ...]:
+    """Every setting's dotted name; a configured reranker's name stands as ``NAME``."""
+    return tuple(sorted(set(_keys(Settings, ""))))
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if name == "rerankers":
+            for kind in (CrossEncoderSettings, LateInteractionSettings, LlmSettings):
+                yield from _keys(kind, "rerankers.NAME.")
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"configuration file {path} does not exist; create it or drop --config") from None
+    except OSError as error:
+        raise SettingsError(f"configuration file {path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"configuration file {path} is not valid TOML: {error}") from None
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Later values win; tables are merged key by key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _nested(keys: list[str], value: object) -> dict[str, Any]:
+    result: Any = value
+    for key in reversed(keys):
+        result = {key: result}
+    return dict(result)
+
+
+def _match_names(keys: list[str], values: Mapping[str, Any]) -> list[str]:
+    """Environment names can't hold '-': ``RERANKERS__TINY_CROSS_ENCODER`` means ``tiny-cross-encoder``."""
+    if len(keys) > 1 and keys[0] == "rerankers":
+        for name in values["rerankers"]:
+            if name.replace("-", "_").lower() == keys[1]:
+                return [keys[0], name, *keys[2:]]
+    return keys
+
+
+def _decode(text: str) -> object:
+    """Numbers, booleans and lists are written as JSON; everything else is taken as it stands."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = []
+    for item in error.errors():
+        # pydantic puts the union's tag into the location: rerankers.llm.llm.base_url
+        parts = [str(part) for part in item["loc"]]
+        if len(parts) > 3 and parts[0] == "rerankers":
+            del parts[2]
+        name = ".".join(parts)
+        if item["type"] == "extra_forbidden":
+            generic = ".".join(["rerankers", "NAME", *parts[2:]]) if parts[0] == "rerankers" else name
+            near = difflib.get_close_matches(generic, known_keys(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; see `millirank serve --print-config` for all settings"
+            lines.append(f"unknown setting {name}{hint}")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{name}: says no strategy; add strategy = 'cross_encoder', 'late_interaction' or 'llm'")
+        else:
+            lines.append(f"{name}: {item['msg']} (it is {item['input']!r})")
+    source = f"in {path} or a {ENV_PREFIX}* variable" if path else f"in a {ENV_PREFIX}* variable"
+    return f"configuration ({source}): " + "; ".join(lines)
+
+
+def to_toml(settings: Settings) -> str:
+    """The effective settings as a TOML file that `load` reads back to the same settings."""
+    import tomli_w
+
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))

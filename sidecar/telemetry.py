@@ -1,0 +1,219 @@
+"""OpenTelemetry: tracer and instruments, configured by the standard ``OTEL_*`` variables. Never any text.
+
+Nothing is exported, and next to nothing is paid, until an exporter is configured: set OTEL_EXPORTER_OTLP_ENDPOINT
+(or the traces / metrics variants), or OTEL_TRACES_EXPORTER / OTEL_METRICS_EXPORTER to ``otlp`` or ``console``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricExporter,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.trace import NoOpTracerProvider, Span, Tracer
+
+from sidecar.messages import Answer
+
+_SCOPE = "millirank.sidecar"
+_DEFAULT_SERVICE_NAME = "millirank"
+# Budgets are milliseconds: the SDK's default buckets (5 ms and up, in ms) are too coarse at the low end.
+_DURATION_BUCKETS_MS = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000)
+_SHARE_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.02, 1.05, 1.1, 1.5, 2.0)
+
+
+class TelemetryError(Exception):
+    """An ``OTEL_*`` variable asks for something that is not there. The message names it and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What the process traces and counts with."""
+
+    tracer: Tracer
+    metrics: Metrics
+    _tracer_provider: TracerProvider | None
+    _meter_provider: MeterProvider | None
+
+    def close(self) -> None:
+        """Export what is left. Blocks until that is done or the exporter's own timeout ends."""
+        if self._tracer_provider is not None:
+            self._tracer_provider.shutdown()
+        if self._meter_provider is not None:
+            self._meter_provider.shutdown()
+
+
+class Metrics:
+    """The instruments of DESIGN section 9 that have something to say so far."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._duration = meter.create_histogram(
+            "millirank.request.duration",
+            "ms",
+            "Time from a request's bytes to its answer's",
+            explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_MS,
+        )
+        self._budget_use = meter.create_histogram(
+            "millirank.budget.use",
+            "1",
+            "Time taken as a share of what could be spent",
+            explicit_bucket_boundaries_advisory=_SHARE_BUCKETS,
+        )
+        self._prediction = meter.create_histogram(
+            "millirank.prediction.ratio",
+            "1",
+            "Actual over predicted median time of complete, uncached arms",
+            explicit_bucket_boundaries_advisory=_SHARE_BUCKETS,
+        )
+        self._degradations = meter.create_counter("millirank.degradations", "1", "Answers that were less than planned")
+        self._cost = meter.create_counter("millirank.cost", "{micro_usd}", "Price of what was computed")
+        self._errors = meter.create_counter("millirank.errors", "1", "Requests answered with an error")
+
+    def answered(self, answer: Answer) -> None:
+        """Count one answer."""
+        decision = answer.explanation.decision
+        outcome = answer.outcome
+        labels = {
+            "millirank.strategy": decision.strategy,
+            "millirank.reranker": decision.reranker,
+            "millirank.reason": decision.reason,
+            "millirank.completeness": outcome.completeness,
+            "millirank.cache": answer.cache,
+            "millirank.mode": answer.explanation.mode,
+        }
+        self._duration.record(answer.timing.total_ms, labels)
+        if answer.explanation.spendable_ms > 0:
+            self._budget_use.record(answer.timing.total_ms / answer.explanation.spendable_ms, labels)
+        for degradation in outcome.degradations:
+            self._degradations.add(1, {"millirank.degradation": degradation.reason})
+        if outcome.usage.micro_usd:
+            self._cost.add(outcome.usage.micro_usd, {"millirank.reranker": decision.reranker})
+        if outcome.score_ms > 0 and not outcome.degradations and decision.predicted_p50_ms > 0:
+            taken_ms = outcome.queue_ms + outcome.score_ms
+            self._prediction.record(taken_ms / decision.predicted_p50_ms, {"millirank.reranker": decision.reranker})
+
+    def failed(self, code: str) -> None:
+        """Count one error."""
+        self._errors.add(1, {"rpc.grpc.status_code": code})
+
+
+def describe(span: Span, answer: Answer) -> None:
+    """What became of the request, on its server span."""
+    if not span.is_recording():
+        return
+    decision = answer.explanation.decision
+    outcome = answer.outcome
+    span.set_attributes(
+        {
+            "gen_ai.operation.name": "rerank",
+            "millirank.request_id": answer.request_id,
+            "millirank.decision_id": answer.explanation.decision_id,
+            "millirank.mode": answer.explanation.mode,
+            "millirank.strategy": decision.strategy,
+            "millirank.reranker": decision.reranker,
+            "millirank.planned_k": decision.planned_k,
+            "millirank.scored_k": outcome.scored_k,
+            "millirank.reason": decision.reason,
+            "millirank.budget_ms": round(answer.explanation.spendable_ms, 3),
+            "millirank.predicted_p95_ms": round(decision.predicted_p95_ms, 3),
+            "millirank.expected_gain": round(decision.expected_gain, 5),
+            "millirank.completeness": outcome.completeness,
+            "millirank.degradation": [str(degradation.reason) for degradation in outcome.degradations],
+            "millirank.cache": answer.cache,
+            "millirank.total_ms": round(answer.timing.total_ms, 3),
+            "millirank.queue_ms": round(answer.timing.queue_ms, 3),
+            "millirank.score_ms": round(answer.timing.score_ms, 3),
+        }
+    )
+
+
+def set_up(environment: Mapping[str, str], span_processor: SpanProcessor | None = None) -> Telemetry:
+    """Telemetry as the environment asks for it; ``span_processor`` sees every span besides.
+
+    Raises TelemetryError for an exporter or protocol that is not there.
+    """
+    resource = Resource.create({SERVICE_NAME: environment.get("OTEL_SERVICE_NAME", _DEFAULT_SERVICE_NAME)})
+    span_exporter = _span_exporter(environment)
+    tracer_provider = None
+    if span_exporter is not None or span_processor is not None:
+        tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        if span_exporter is not None:
+            tracer_provider.add_span_processor(BatchSpanProcessor(span_exporter))
+        if span_processor is not None:
+            tracer_provider.add_span_processor(span_processor)
+    metric_exporter = _metric_exporter(environment)
+    meter_provider = None
+    if metric_exporter is not None:
+        reader = PeriodicExportingMetricReader(metric_exporter)
+        meter_provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+    return Telemetry(
+        tracer=(tracer_provider or NoOpTracerProvider()).get_tracer(_SCOPE),
+        metrics=Metrics((meter_provider or NoOpMeterProvider()).get_meter(_SCOPE)),
+        _tracer_provider=tracer_provider,
+        _meter_provider=meter_provider,
+    )
+
+
+def _choice(environment: Mapping[str, str], signal: str) -> str:
+    """Which exporter one signal (TRACES, METRICS) uses: 'none', 'console', 'otlp:grpc' or 'otlp:http/protobuf'."""
+    name = f"OTEL_{signal}_EXPORTER"
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    default = "otlp" if any(environment.get(endpoint) for endpoint in endpoints) else "none"
+    choice = environment.get(name, default) or default
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or choice == "none":
+        return "none"
+    if choice == "console":
+        return choice
+    if choice != "otlp":
+        raise TelemetryError(f"{name} is {choice!r}; use otlp, console or none")
+    for name in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = environment.get(name)
+        if protocol in ("grpc", "http/protobuf"):
+            return f"otlp:{protocol}"
+        if protocol:
+            raise TelemetryError(f"{name} is {protocol!r}; use grpc or http/protobuf")
+    return "otlp:grpc"
+
+
+def _span_exporter(environment: Mapping[str, str]) -> SpanExporter | None:
+    match _choice(environment, "TRACES"):
+        case "none":
+            return None
+        case "console":
+            return ConsoleSpanExporter()
+        case "otlp:grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+            return GrpcExporter()
+        case _:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+            return HttpExporter()
+
+
+def _metric_exporter(environment: Mapping[str, str]) -> MetricExporter | None:
+    match _choice(environment, "METRICS"):
+        case "none":
+            return None
+        case "console":
+            return ConsoleMetricExporter()
+        case "otlp:grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+                OTLPMetricExporter as GrpcExporter,
+            )
+
+            return GrpcExporter()
+        case _:
+            from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
+                OTLPMetricExporter as HttpExporter,
+            )
+
+            return HttpExporter()

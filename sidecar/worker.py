@@ -1,0 +1,94 @@
+"""The process that computes: one model, one task at a time, requests on stdin, replies on stdout.
+
+Started by `sidecar.worker_process` as ``python -m sidecar.worker``. A tokenizer may hold the GIL for long and a model
+can't be interrupted; here neither can stall the event loop, and the whole process can be killed. It imports nothing
+of the server, so that it starts fast and stays small.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from sidecar.engines import models
+from sidecar.engines.manifest import ModelError
+from sidecar.engines.models import Model
+from sidecar.worker_messages import HEADER, Broken, Call, Close, Done, Failed, Load, Loaded, Ready, Reply, pack, unpack
+
+
+class Channel:
+    """Frames over two file descriptors that nothing else in this process knows."""
+
+    def __init__(self) -> None:
+        """Takes stdin and stdout over: a stray print goes to stderr and can't end up inside a frame."""
+        self._requests = os.fdopen(os.dup(0), "rb")
+        self._replies = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+
+    def receive(self) -> object:
+        """The next message; `Close` when the parent has closed its end, which it also does by dying."""
+        header = self._requests.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return Close()
+        (length,) = HEADER.unpack(header)
+        body = self._requests.read(length)
+        return unpack(body) if len(body) == length else Close()
+
+    def send(self, message: Reply) -> None:
+        """Writes one frame. Raises BrokenPipeError when the parent is gone."""
+        self._replies.write(pack(message))
+        self._replies.flush()
+
+
+def _run(model: Model, call: Call) -> Done | Broken:
+    started = time.perf_counter()
+    try:
+        result = model.run(call.task)
+    except Exception as error:  # noqa: BLE001 - whatever a task does, the process lives on
+        # The type and the place only: a message may quote the text that it is about.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return Broken(call.id, f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}")
+    return Done(call.id, result, (time.perf_counter() - started) * 1e3)
+
+
+def _serve(channel: Channel) -> int:
+    load = channel.receive()
+    if not isinstance(load, Load):
+        return 0
+    os.nice(load.niceness)
+    try:
+        model = models.load(load)
+        channel.send(Loaded())
+        samples = model.warm_up()
+    except ModelError as error:
+        channel.send(Failed(str(error)))
+        return 1
+    except Exception as error:  # noqa: BLE001 - no user's text is in play yet, so that the message may be passed on
+        channel.send(Failed(f"{load.manifest.folder}: {type(error).__name__}: {error}"))
+        return 1
+    channel.send(Ready(tuple(samples)))
+    while isinstance(call := channel.receive(), Call):
+        channel.send(_run(model, call))
+    return 0
+
+
+def main() -> int:
+    """Serves until the parent says so or is gone. Returns the exit code."""
+    # The parent decides: Ctrl-C and a service manager's SIGTERM reach the whole group, but accepted calls are answered.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        return _serve(Channel())
+    except BrokenPipeError:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

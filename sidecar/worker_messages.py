@@ -1,0 +1,164 @@
+"""What a worker process and its parent say to each other: plain dataclasses in length-prefixed pickle frames.
+
+Pickle is right here and only here: both ends are the same program, and the pipe belongs to them alone.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sidecar.engines.manifest import Manifest, Truncation
+
+HEADER = struct.Struct("!Q")  # length of the body that follows, in bytes
+
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class Task(Generic[ResultT_co]):
+    """Something to compute; the type parameter is what comes back."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """``scores[i]`` belongs to text ``i``; ``tokens`` is what the model read."""
+
+    scores: tuple[float, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChange:
+    """What a task did to the vector store. Applied in this order: ``added`` are in it, then ``evicted`` are not."""
+
+    added: tuple[bytes, ...] = ()
+    evicted: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LateResult:
+    """``scores[i]`` belongs to document ``i``.
+
+    Where ``missing`` is not empty nothing was computed: these positions came without text, and their vectors are no
+    longer kept. ``warm`` counts documents that needed no model run.
+    """
+
+    scores: tuple[float, ...]
+    missing: tuple[int, ...]
+    tokens: int
+    warm: int
+    change: StoreChange
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeResult:
+    """Documents were encoded ahead of time; ``tokens`` is what the model read."""
+
+    tokens: int
+    change: StoreChange
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePairs(Task[PairResult]):
+    """Cross-encoder: score every text against the query."""
+
+    query: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLate(Task[LateResult]):
+    """Late interaction: ``documents`` are (digest, text); the text is None where the vectors should be kept already."""
+
+    query: str
+    documents: tuple[tuple[bytes, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encode(Task[EncodeResult]):
+    """Late interaction: keep the vectors of these (digest, text) without scoring them."""
+
+    documents: tuple[tuple[bytes, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """First message to a child: which model, and how to run it. ``vector_bytes`` bounds the vector store.
+
+    The manifest is the parent's, from which it knows the model's revision: a child started later must not find another.
+    """
+
+    manifest: Manifest
+    truncation: Truncation
+    threads: int
+    token_budget: int
+    niceness: int
+    vector_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One task. The child answers with `Done` or `Broken` of the same ``id``."""
+
+    id: int
+    task: Task[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The child is to exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is in memory; the warm-up begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The warm-up is over; ``samples`` are (tokens computed, milliseconds)."""
+
+    samples: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The model can't be loaded; trying again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task's result and how long it took in the child."""
+
+    id: int
+    result: object
+    compute_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A task failed; ``reason`` never holds query or document text."""
+
+    id: int
+    reason: str
+
+
+Request = Load | Call | Close
+Reply = Loaded | Ready | Failed | Done | Broken
+
+
+def pack(message: Request | Reply) -> bytes:
+    """One frame: header and body."""
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return HEADER.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> object:
+    """The message in the body of a frame."""
+    return pickle.loads(body)  # noqa: S301 - see above

@@ -1,0 +1,372 @@
+"""A model in a child process, as its parent sees it: start, call, restart, close. It never blocks the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sys
+from bisect import insort
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from router.arms import Availability, State
+from sidecar.engines.manifest import ModelError
+from sidecar.rerankers.base import BackendError, NotReadyError
+from sidecar.worker_messages import (
+    HEADER,
+    Broken,
+    Call,
+    Close,
+    Done,
+    Failed,
+    Load,
+    Loaded,
+    Ready,
+    Request,
+    Task,
+    pack,
+    unpack,
+)
+
+ResultT = TypeVar("ResultT")
+PIPE_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a child is waited for, in seconds, and how often it may die."""
+
+    call_s: float = 5.0
+    """A task that runs longer than this costs the child its life."""
+    load_s: float = 60.0
+    close_s: float = 1.0
+    first_pause_s: float = 0.5
+    """Pause before the first restart; it doubles up to ``longest_pause_s``, and a minute of life resets it."""
+    longest_pause_s: float = 30.0
+    deaths_per_minute: int = 5
+    """As many deaths within a minute switch the model off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[ResultT]):
+    """A task's result; ``queue_ms`` is how long it waited for its turn, ``compute_ms`` what it took in the child."""
+
+    result: ResultT
+    queue_ms: float
+    compute_ms: float
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A call from the moment it is made until it is answered. Times are seconds on the loop's clock."""
+
+    task: Task[Any]
+    deadline: float
+    estimate_s: float
+    asked_at: float
+    answer: asyncio.Future[Answer[Any]]
+    sent_at: float = 0.0
+
+
+class _LoadFailed(Exception):
+    """The child says that the model cannot be loaded."""
+
+
+class WorkerProcess:
+    """One child, one task in flight; waiting calls are served earliest deadline first.
+
+    ``on_ready`` is called with every new child's warm-up samples, ``on_result`` with every task's result, also when its
+    caller has given up: what a task did to the child's state must not get lost. A ModelError instead of a `Load` is a
+    model that is off from the beginning.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Load | ModelError,
+        patience: Patience = Patience(),
+        *,
+        on_ready: Callable[[Ready], None],
+        on_result: Callable[[object], None],
+    ) -> None:
+        self._name = name
+        self._load = load
+        self._patience = patience
+        self._on_ready = on_ready
+        self._on_result = on_result
+        self._availability = (
+            Availability(State.WARMING, "not started yet")
+            if isinstance(load, Load)
+            else Availability(State.OFF, str(load))
+        )
+        self._supervisor: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._kill_reason = ""
+        self._closing = asyncio.Event()
+        self._ids = itertools.count(1)
+        self._waiting: list[_Waiting] = []
+        self._running: tuple[int, _Waiting] | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle_since = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None while there is no child."""
+        return self._process.pid if self._process is not None else None
+
+    def availability(self) -> Availability:
+        """READY, WARMING with what is going on, or OFF with the exact reason."""
+        return self._availability
+
+    def start(self) -> None:
+        """Starts the child in the background. Only the first call does anything."""
+        if isinstance(self._load, Load) and self._supervisor is None and not self._closing.is_set():
+            self._supervisor = asyncio.create_task(self._supervise(self._load), name=f"worker {self._name}")
+
+    def queue_ms(self) -> float:
+        """How long a call made now would wait: the rest of the task under way, and the waiting calls' estimates.
+
+        A task that is late by x is expected to need x more, so that a hung child looks busier by the second. Calls
+        with an earlier deadline than a waiting one overtake it, so this is an upper bound.
+        """
+        now = asyncio.get_running_loop().time()
+        seconds = sum(waiting.estimate_s for waiting in self._waiting if waiting.deadline > now)
+        if self._running is not None:
+            _, running = self._running
+            seconds += abs(running.sent_at + running.estimate_s - now)
+        return seconds * 1e3
+
+    async def call(self, task: Task[ResultT], timeout_s: float | None, estimate_ms: float) -> Answer[ResultT]:
+        """Runs a task and returns its result.
+
+        ``timeout_s`` None waits as long as it takes, behind everything that has a deadline. Raises TimeoutError
+        (the child goes on, its late answer is dropped, the next call waits for it), NotReadyError when the model
+        cannot take calls, BackendError when the task failed or the child died over it. A cancelled caller is free at
+        once and leaves the queue.
+        """
+        if self._availability.state is not State.READY:
+            raise NotReadyError(f"{self._name}: {self._availability.detail}")
+        if timeout_s is not None and timeout_s <= 0:
+            raise TimeoutError
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        deadline = float("inf") if timeout_s is None else now + timeout_s
+        waiting = _Waiting(task, deadline, estimate_ms / 1e3, now, loop.create_future())
+        insort(self._waiting, waiting, key=lambda other: other.deadline)
+        self._idle.clear()
+        self._send_next()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return cast("Answer[ResultT]", await waiting.answer)
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    async def quiet(self, seconds: float) -> None:
+        """Returns once the child is ready and has had nothing to do for ``seconds``."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._idle.wait()
+            left = self._idle_since + seconds - loop.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+    async def close(self) -> None:
+        """Asks the child to exit, then kills it. Idempotent; leaves no process and no descriptor behind."""
+        self._closing.set()
+        self._availability = Availability(State.OFF, "closed")
+        self._drop_calls(NotReadyError(f"{self._name}: closed"))
+        if self._supervisor is None:
+            return
+        self._part_with_child()
+        while True:
+            done, _ = await asyncio.wait({self._supervisor}, timeout=self._patience.close_s)
+            if done:
+                return
+            self._kill("did not exit when asked")
+
+    async def _supervise(self, load: Load) -> None:
+        loop = asyncio.get_running_loop()
+        deaths: deque[float] = deque(maxlen=self._patience.deaths_per_minute)
+        pause_s = self._patience.first_pause_s
+        while not self._closing.is_set():
+            born = loop.time()
+            self._availability = Availability(State.WARMING, "starting")
+            try:
+                reason = await self._live(load)
+            except _LoadFailed as failure:
+                self._switch_off(str(failure))
+                return
+            if self._closing.is_set():
+                return
+            now = loop.time()
+            deaths.append(now)
+            if len(deaths) == deaths.maxlen and now - deaths[0] < 60:
+                self._switch_off(f"the model process {reason}; that was death {len(deaths)} within a minute")
+                return
+            if now - born > 60:
+                pause_s = self._patience.first_pause_s
+            self._availability = Availability(State.WARMING, f"restarting in {pause_s:g} s: the model process {reason}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), pause_s)
+            pause_s = min(2 * pause_s, self._patience.longest_pause_s)
+
+    async def _live(self, load: Load) -> str:
+        """One child from birth to death. Returns why it died; raises _LoadFailed when a new one would fail as well."""
+        self._kill_reason = ""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "sidecar.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=PIPE_BUFFER_BYTES,
+                env=_environment(load.threads),
+                process_group=0,  # Ctrl-C in a terminal is for the parent alone
+            )
+        except OSError as error:
+            return f"could not be started: {error.strerror}"
+        self._process = process
+        self._watch(self._patience.load_s, "loading")
+        try:
+            self._send(load)
+            if self._closing.is_set():
+                self._part_with_child()
+            await self._read(process)
+        finally:
+            self._process = None
+            self._stop_watching()
+            self._idle.clear()
+            reason = await self._bury(process)
+            if not self._closing.is_set():
+                self._availability = Availability(State.WARMING, f"the model process {reason}")
+            self._drop_calls(BackendError(f"{self._name}: the model process {reason}"))
+        return reason
+
+    async def _bury(self, process: asyncio.subprocess.Process) -> str:
+        """Waits for the child's end, forcing it if need be, and says what it was."""
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), self._patience.close_s)
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        code = process.returncode or 0
+        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        return self._kill_reason or end
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Handles what the child says until it closes its end."""
+        if process.stdout is None:
+            raise RuntimeError("the child has no stdout")
+        while True:
+            try:
+                (length,) = HEADER.unpack(await process.stdout.readexactly(HEADER.size))
+                message = unpack(await process.stdout.readexactly(length))
+            except asyncio.IncompleteReadError:
+                return
+            match message:
+                case Loaded():
+                    if not self._closing.is_set():
+                        self._availability = Availability(State.WARMING, "warming up")
+                case Ready():
+                    self._begin(message)
+                case Failed():
+                    raise _LoadFailed(message.reason)
+                case Done() | Broken():
+                    self._finish(message)
+
+    def _begin(self, ready: Ready) -> None:
+        self._stop_watching()
+        self._on_ready(ready)
+        if not self._closing.is_set():
+            self._availability = Availability(State.READY)
+            self._rest()
+
+    def _send(self, message: Request) -> None:
+        # No drain: there is one request at a time, and its answer is awaited before the next is written.
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(pack(message))
+
+    def _send_next(self) -> None:
+        """Gives the child the waiting call with the earliest deadline, if it is free."""
+        loop = asyncio.get_running_loop()
+        while self._running is None and self._waiting:
+            waiting = self._waiting.pop(0)
+            if waiting.answer.done() or waiting.deadline <= loop.time():
+                continue  # its caller is leaving
+            waiting.sent_at = loop.time()
+            self._running = next(self._ids), waiting
+            self._watch(self._patience.call_s, "answering")
+            self._send(Call(self._running[0], waiting.task))
+
+    def _finish(self, message: Done | Broken) -> None:
+        if self._running is None or self._running[0] != message.id:
+            return  # `close` has dropped it
+        _, waiting = self._running
+        self._running = None
+        self._stop_watching()
+        if isinstance(message, Done):
+            self._on_result(message.result)
+        if not waiting.answer.done():
+            if isinstance(message, Done):
+                queue_ms = (waiting.sent_at - waiting.asked_at) * 1e3
+                waiting.answer.set_result(Answer(message.result, queue_ms, message.compute_ms))
+            else:
+                waiting.answer.set_exception(BackendError(f"{self._name}: {message.reason}"))
+        self._send_next()
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._running is None:
+            self._idle_since = asyncio.get_running_loop().time()
+            self._idle.set()
+
+    def _watch(self, seconds: float, doing: str) -> None:
+        reason = f"was killed: {doing} took longer than {seconds:g} s"
+        self._watchdog = asyncio.get_running_loop().call_later(seconds, self._kill, reason)
+
+    def _stop_watching(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+    def _kill(self, reason: str) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._kill_reason = reason
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def _part_with_child(self) -> None:
+        self._send(Close())
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def _switch_off(self, reason: str) -> None:
+        if not self._closing.is_set():
+            self._availability = Availability(State.OFF, reason)
+
+    def _drop_calls(self, error: Exception) -> None:
+        """Nobody waits for a child that is gone."""
+        calls = [*self._waiting, *([self._running[1]] if self._running else [])]
+        self._waiting.clear()
+        self._running = None
+        for call in calls:
+            if not call.answer.done():
+                call.answer.set_exception(error)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The parent's environment, with every thread pool of the child's libraries bounded."""
+    pools = {"RAYON_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": 1, "OMP_NUM_THREADS": 1}
+    return os.environ | {name: str(count) for name, count in pools.items()}
