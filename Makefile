@@ -23,7 +23,7 @@ lint: $(VENV)/dev ## ruff, mypy strict, import rules, contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory proto-check
 
 bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build/bench/sidecar.json

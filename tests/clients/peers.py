@@ -16,10 +16,15 @@ from millirank import AsyncClient, Client
 
 DOCUMENTS = ["alpha", "beta", "gamma", "delta"]
 
-# The promise is budget + max(5 ms, 2 %) at p99.9 on a machine that has a core to spare. A test runs once, on
-# a machine that others load: one missed turn of the scheduler or of the interpreter lock (5 ms each) must not
-# fail it. A client that waits for the peer or for the gRPC deadline (budget + 50 ms) still does.
+# The promise is budget + max(5 ms, 2 %) at p99.9 on a machine that has a core to spare. Tests run on machines
+# that others load, where a missed turn of the scheduler (or of the interpreter lock, 5 ms) says nothing about
+# the client: hence 30 ms, and the fastest of three calls counts. A client that waits for the peer, for a
+# cancellation or for the gRPC deadline (budget + 50 ms) overruns every time, and fails.
 TOLERANCE_MS = 30.0
+
+# A budget for tests about something else than time: no stall of the machine turns their answer into a
+# fallback.
+ROOMY_MS = 10_000.0
 
 
 class Threaded:

@@ -18,7 +18,7 @@ from millirank import (
 )
 from millirank.testing import Behaviour, FakeSidecar, failing, ranked
 from millirank.v1 import rerank_service_pb2 as pb
-from peers import DOCUMENTS
+from peers import DOCUMENTS, ROOMY_MS
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -27,7 +27,7 @@ async def test_a_wrong_field_is_raised_with_its_name(client: Any, sidecar: FakeS
     sidecar.behaviour = failing("INVALID_ARGUMENT", "text is missing", field="documents[2].text")
 
     with pytest.raises(InvalidRequestError, match="text is missing") as caught:
-        await client.rerank("query", DOCUMENTS, strict=strict)
+        await client.rerank("query", DOCUMENTS, strict=strict, budget_ms=ROOMY_MS)
 
     assert caught.value.field == "documents[2].text"
     assert client.stats.raised == 1
@@ -43,7 +43,7 @@ async def test_a_forced_reranker_that_cannot_serve_is_raised(
     sidecar.behaviour = failing(code, "there are: bge, minilm")
 
     with pytest.raises(expected, match="there are: bge, minilm"):
-        await client.rerank("query", DOCUMENTS, reranker="nope")
+        await client.rerank("query", DOCUMENTS, reranker="nope", budget_ms=ROOMY_MS)
     with pytest.raises(expected, match="there are: bge, minilm"):
         await client.explain("query", DOCUMENTS, reranker="nope")
 
@@ -64,7 +64,7 @@ async def test_every_other_status_is_a_fallback(client: Any, sidecar: FakeSideca
     """The caller gets first-stage order, and the status in words."""
     sidecar.behaviour = failing(code, "told so")
 
-    ranking = await client.rerank("query", DOCUMENTS)
+    ranking = await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     assert (ranking.outcome, ranking.documents) == (Outcome.FIRST_STAGE, DOCUMENTS)
     assert ranking.reasons == (reason,)
@@ -77,7 +77,7 @@ async def test_a_strict_caller_learns_what_the_sidecar_said(client: Any, sidecar
     sidecar.behaviour = failing("UNAVAILABLE", "warming up", reason="NOT_READY", retry_after_ms=250)
 
     with pytest.raises(RerankError, match="warming up") as caught:
-        await client.rerank("query", DOCUMENTS, strict=True)
+        await client.rerank("query", DOCUMENTS, strict=True, budget_ms=ROOMY_MS)
 
     error = caught.value
     assert (error.reason, error.code, error.retry_after_ms) == (Reason.NOT_READY, "UNAVAILABLE", 250.0)
@@ -125,7 +125,7 @@ async def test_an_answer_that_is_no_ordering_is_not_used(
     """Garbage becomes SIDECAR_ERROR and first-stage order; nothing of it reaches the caller."""
     sidecar.behaviour = behaviour
 
-    ranking = await client.rerank("query", DOCUMENTS)
+    ranking = await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     assert (ranking.outcome, ranking.documents, ranking.fallback) == (Outcome.FIRST_STAGE, DOCUMENTS, True)
     assert ranking.reasons == (Reason.SIDECAR_ERROR,)
@@ -142,7 +142,7 @@ async def test_more_results_than_top_n_are_garbage(client: Any, sidecar: FakeSid
 
     sidecar.behaviour = behave
 
-    ranking = await client.rerank("query", DOCUMENTS, top_n=2)
+    ranking = await client.rerank("query", DOCUMENTS, top_n=2, budget_ms=ROOMY_MS)
 
     assert (ranking.documents, ranking.reasons) == (DOCUMENTS[:2], (Reason.SIDECAR_ERROR,))
 

@@ -16,7 +16,7 @@ import pytest
 from millirank import AsyncClient, Client, ClientStateError, Outcome
 from millirank.testing import FakeSidecar, ranked
 from millirank.v1 import rerank_service_pb2 as pb
-from peers import DOCUMENTS, stopped_port
+from peers import DOCUMENTS, ROOMY_MS, stopped_port
 
 
 async def test_ready_means_reachable_and_serving(client: Any, sidecar: FakeSidecar) -> None:
@@ -89,7 +89,7 @@ async def test_a_closed_client_says_so(make_client: Any, sidecar: FakeSidecar) -
 def test_the_context_manager_closes(sidecar: FakeSidecar) -> None:
     """Leaving the with block closes the sync client."""
     with Client(sidecar.target) as client:
-        assert client.rerank("query", DOCUMENTS, budget_ms=2_000).outcome is Outcome.RANKED
+        assert client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS).outcome is Outcome.RANKED
     with pytest.raises(ClientStateError):
         client.rerank("query", DOCUMENTS)
 
@@ -106,7 +106,7 @@ def test_one_client_serves_many_threads(sidecar: FakeSidecar) -> None:
 
         def ask(number: int) -> list[str]:
             documents = [f"{number}-{position}" for position in range(5)]
-            return client.rerank("query", documents, budget_ms=5_000).documents
+            return client.rerank("query", documents, budget_ms=ROOMY_MS).documents
 
         answers = list(pool.map(ask, range(100)))
 
@@ -118,7 +118,7 @@ def test_an_async_client_made_outside_connects_in_its_first_loop(sidecar: FakeSi
     """Made at import time, used in asyncio.run: works; in a second asyncio.run: refused with the fix."""
     client = AsyncClient(sidecar.target)
 
-    ranking = asyncio.run(client.rerank("query", DOCUMENTS, budget_ms=2_000))
+    ranking = asyncio.run(client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS))
 
     assert ranking.outcome is Outcome.RANKED
     with pytest.raises(ClientStateError, match="one AsyncClient per loop"):
@@ -148,7 +148,7 @@ def test_a_forked_client_says_what_to_do(sidecar: FakeSidecar) -> None:
 async def test_own_options_reach_the_channel(make_client: Any, sidecar: FakeSidecar) -> None:
     """The caller's gRPC options are in force: here, its user agent."""
     client = make_client(sidecar.target, options=[("grpc.primary_user_agent", "shop/7")])
-    await client.rerank("query", DOCUMENTS, budget_ms=2_000)
+    await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
     await client.close()
 
     assert str(sidecar.metadata[-1]["user-agent"]).startswith("shop/7")
@@ -162,7 +162,7 @@ async def test_a_proxy_in_the_environment_is_ignored(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     client = make_client(sidecar.target)
-    ranking = await client.rerank("query", DOCUMENTS, budget_ms=2_000)
+    ranking = await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
     await client.close()
 
     assert ranking.outcome is Outcome.RANKED
@@ -190,7 +190,7 @@ async def test_a_unix_socket_is_a_target(make_client: Any, tmp_path: Path) -> No
     server, _ = _serve(target, None)
     client = make_client(target)
     assert await client.wait_until_ready()
-    assert (await client.rerank("query", DOCUMENTS, budget_ms=2_000)).outcome is Outcome.RANKED
+    assert (await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)).outcome is Outcome.RANKED
     await client.close()
     server.stop(None).wait()
 
@@ -212,7 +212,7 @@ async def test_credentials_make_it_tls(make_client: Any, tmp_path: Path) -> None
     trusting = make_client(f"localhost:{port}", credentials=grpc.ssl_channel_credentials(pair[1]))
     distrusting = make_client(f"localhost:{port}", credentials=grpc.ssl_channel_credentials())
 
-    assert (await trusting.rerank("query", DOCUMENTS, budget_ms=2_000)).outcome is Outcome.RANKED
+    assert (await trusting.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)).outcome is Outcome.RANKED
     assert (await distrusting.rerank("query", DOCUMENTS, budget_ms=500)).fallback
 
     await trusting.close()

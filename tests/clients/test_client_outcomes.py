@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from millirank import (
 from millirank.testing import FakeSidecar, first_stage, partial, ranked
 from millirank.v1 import decision_pb2
 from millirank.v1 import rerank_service_pb2 as pb
-from peers import DOCUMENTS
+from peers import DOCUMENTS, ROOMY_MS
 
 
 @dataclass
@@ -38,7 +39,7 @@ async def test_a_complete_answer_is_ranked_in_the_sidecars_order(client: Any, si
     """FULL becomes RANKED: order, scores and the caller's documents, no reasons, no fallback."""
     sidecar.behaviour = ranked([2, 0, 3, 1])
 
-    ranking = await client.rerank("query", DOCUMENTS)
+    ranking = await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     assert ranking.outcome is Outcome.RANKED
     assert ranking.documents == ["gamma", "alpha", "delta", "beta"]
@@ -53,7 +54,7 @@ async def test_a_partial_answer_says_which_candidates_were_scored(client: Any, s
     """PARTIAL keeps the scored prefix, the first-stage tail and the sidecar's reason."""
     sidecar.behaviour = partial(2, Reason.OVERLOADED)
 
-    ranking = await client.rerank("query", DOCUMENTS)
+    ranking = await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     assert ranking.outcome is Outcome.PARTIAL
     assert [(entry.index, entry.scored) for entry in ranking] == [
@@ -72,7 +73,7 @@ async def test_every_reason_of_the_sidecar_arrives(client: Any, sidecar: FakeSid
     """FIRST_STAGE_ONLY becomes FIRST_STAGE with the sidecar's reason, and is no fallback of the client."""
     sidecar.behaviour = first_stage(reason)
 
-    ranking = await client.rerank("query", DOCUMENTS)
+    ranking = await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     assert ranking.outcome is Outcome.FIRST_STAGE
     assert ranking.documents == DOCUMENTS
@@ -90,7 +91,7 @@ async def test_an_unknown_reason_counts_as_internal(client: Any, sidecar: FakeSi
 
     sidecar.behaviour = behave
 
-    assert (await client.rerank("query", DOCUMENTS)).reasons == (Reason.INTERNAL,)
+    assert (await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)).reasons == (Reason.INTERNAL,)
 
 
 async def test_the_callers_own_objects_come_back(client: Any, sidecar: FakeSidecar) -> None:
@@ -98,7 +99,12 @@ async def test_the_callers_own_objects_come_back(client: Any, sidecar: FakeSidec
     pages = [Page("/a", "first text", 2.5), Page("/b", "second text", 1.5)]
 
     ranking = await client.rerank(
-        "query", pages, text=lambda p: p.body, id=lambda p: p.url, signals=lambda p: {"bm25": p.bm25}
+        "query",
+        pages,
+        text=lambda p: p.body,
+        id=lambda p: p.url,
+        signals=lambda p: {"bm25": p.bm25},
+        budget_ms=ROOMY_MS,
     )
 
     assert ranking.documents[0] is pages[1]
@@ -114,7 +120,7 @@ async def test_documents_and_strings_need_no_extractors(client: Any, sidecar: Fa
     """`Document` brings its own id, text and signals; its payload stays in the process."""
     document = Document("7", "text", {"dense": 0.5}, payload={"private": object()})
 
-    ranking = await client.rerank("query", [document, "plain"])
+    ranking = await client.rerank("query", [document, "plain"], budget_ms=ROOMY_MS)
 
     assert ranking.documents == ["plain", document]
     sent = sidecar.requests[-1]
@@ -140,6 +146,7 @@ async def test_every_option_reaches_the_sidecar(client: Any, sidecar: FakeSideca
         request_id="r-1",
         use_cache=False,
         strict=True,
+        budget_ms=ROOMY_MS,
     )
 
     sent = sidecar.requests[-1]
@@ -167,7 +174,7 @@ async def test_every_option_reaches_the_sidecar(client: Any, sidecar: FakeSideca
 
 async def test_a_plain_call_asks_for_nothing_special(client: Any, sidecar: FakeSidecar) -> None:
     """Defaults: no cost limit, no minimum score, best effort, the cache may answer, the router chooses."""
-    await client.rerank("query", DOCUMENTS)
+    await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     sent = sidecar.requests[-1]
     assert not sent.HasField("min_score")
@@ -177,23 +184,44 @@ async def test_a_plain_call_asks_for_nothing_special(client: Any, sidecar: FakeS
     assert sent.routing.strategy == decision_pb2.STRATEGY_AUTO
 
 
-@pytest.mark.parametrize(("budget_ms", "reserve_ms"), [(100.0, 1.0), (5.0, 0.5)])
-async def test_the_sidecar_gets_the_budget_less_the_reserve(
-    client: Any, sidecar: FakeSidecar, budget_ms: float, reserve_ms: float
-) -> None:
-    """At most budget - min(1 ms, 10 %) is sent, and what preparing took (30 ms at most here) is taken off too."""
-    await client.rerank("query", DOCUMENTS, budget_ms=budget_ms)
+async def test_the_sidecar_gets_what_is_left_less_the_reserve(client: Any, sidecar: FakeSidecar) -> None:
+    """What preparing took (here 80 ms of the caller's own) and 1 ms for the transport are taken off the budget."""
+
+    def slow_text(document: str) -> str:
+        time.sleep(0.02)
+        return document
+
+    await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS, text=slow_text)
 
     sent_ms = sidecar.requests[-1].budget.latency.ToNanoseconds() / 1e6
-    assert budget_ms - reserve_ms - 30 < sent_ms <= budget_ms - reserve_ms
+    assert ROOMY_MS / 2 < sent_ms <= ROOMY_MS - 80 - 1
+
+
+async def test_the_reserve_is_the_callers_to_choose(make_client: Any, sidecar: FakeSidecar) -> None:
+    """With reserve_ms=500, a budget of 10 s leaves the sidecar at most 9.5 s."""
+    client = make_client(sidecar.target, reserve_ms=500)
+    await client.rerank("query", DOCUMENTS, budget_ms=10_000)
+    await client.close()
+
+    assert 5_000 < sidecar.requests[-1].budget.latency.ToMilliseconds() <= 9_500
+
+
+@pytest.mark.parametrize(("arguments", "sent_us"), [({}, 99_000), ({"budget_ms": 5}, 4_500)])
+async def test_the_reserve_is_one_ms_or_a_tenth(
+    client: Any, sidecar: FakeSidecar, arguments: dict[str, float], sent_us: int
+) -> None:
+    """Of the default budget of 100 ms, 99 are sent; of 5 ms, 4.5."""
+    await client.explain("query", DOCUMENTS, **arguments)
+
+    assert sidecar.requests[-1].budget.latency.ToMicroseconds() == sent_us
 
 
 async def test_top_n_and_min_score_may_shorten_the_answer(client: Any, sidecar: FakeSidecar) -> None:
     """top_n results are a complete answer; with min_score, fewer are."""
-    assert [entry.index for entry in await client.rerank("query", DOCUMENTS, top_n=2)] == [3, 2]
+    assert [entry.index for entry in await client.rerank("query", DOCUMENTS, top_n=2, budget_ms=ROOMY_MS)] == [3, 2]
 
     sidecar.behaviour = ranked([1])
-    ranking = await client.rerank("query", DOCUMENTS, min_score=0.7)
+    ranking = await client.rerank("query", DOCUMENTS, min_score=0.7, budget_ms=ROOMY_MS)
     assert (ranking.outcome, ranking.documents) == (Outcome.RANKED, ["beta"])
 
 
@@ -220,7 +248,7 @@ async def test_the_ranking_carries_decision_timing_and_usage(client: Any, sideca
 
     sidecar.behaviour = behave
 
-    ranking: Ranking[str] = await client.rerank("query", DOCUMENTS, request_id="r-9")
+    ranking: Ranking[str] = await client.rerank("query", DOCUMENTS, request_id="r-9", budget_ms=ROOMY_MS)
 
     assert ranking.decision is not None
     assert (ranking.decision.strategy, ranking.decision.reason) == (
@@ -234,12 +262,12 @@ async def test_the_ranking_carries_decision_timing_and_usage(client: Any, sideca
     assert ranking.usage is not None
     assert (ranking.usage.pairs, ranking.usage.tokens) == (4, 700)
     assert (ranking.request_id, ranking.cache_status) == ("r-9", CacheStatus.SHARED)
-    assert 0 < ranking.elapsed_ms < 100 + 30
+    assert 0 < ranking.elapsed_ms < ROOMY_MS
 
 
 async def test_no_documents_are_answered_without_asking(client: Any, sidecar: FakeSidecar) -> None:
     """An empty list is a complete, empty ranking; nothing is sent."""
-    ranking = await client.rerank("query", [])
+    ranking = await client.rerank("query", [], budget_ms=ROOMY_MS)
 
     assert (ranking.outcome, len(ranking)) == (Outcome.RANKED, 0)
     assert sidecar.requests == []
@@ -263,7 +291,7 @@ async def test_calls_are_counted_by_their_outcome(client: Any, sidecar: FakeSide
     """Stats tell ranked, partial and first-stage answers apart; the sidecar's own are no fallbacks."""
     for behaviour in (ranked(), ranked(), partial(1), first_stage()):
         sidecar.behaviour = behaviour
-        await client.rerank("query", DOCUMENTS)
+        await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     stats = client.stats
     assert (stats.calls, stats.ranked, stats.partial, stats.first_stage, stats.raised) == (4, 2, 1, 1, 0)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from peers import DOCUMENTS
+from peers import DOCUMENTS, ROOMY_MS
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_a_fallback_is_an_error_on_the_span(
     """The caller is served, the trace still shows that the sidecar was not there for it."""
     sidecar.behaviour = failing("INTERNAL", "secret query text")
 
-    await traced.rerank("query", DOCUMENTS)
+    await traced.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
 
     span = only_span(exporter)
     assert span.attributes is not None
@@ -104,7 +104,7 @@ async def test_an_exception_ends_the_span_without_its_text(
     sidecar.behaviour = failing(code, "secret query text")
 
     with pytest.raises(error):
-        await traced.rerank("secret query", ["secret document"], strict=True)
+        await traced.rerank("secret query", ["secret document"], strict=True, budget_ms=ROOMY_MS)
 
     span = only_span(exporter)
     assert span.attributes is not None
@@ -129,7 +129,7 @@ async def test_trace_and_baggage_travel_to_the_sidecar(
     """The sidecar gets this client's span as its parent, and the caller's baggage."""
     token = context.attach(baggage.set_baggage("customer", "acme"))
     try:
-        await traced.rerank("query", DOCUMENTS)
+        await traced.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
     finally:
         context.detach(token)
 
@@ -158,7 +158,7 @@ async def test_headers_that_grpc_refuses_are_left_out(client: Any, sidecar: Fake
     before = propagate.get_global_textmap()
     propagate.set_global_textmap(_Unruly())
     try:
-        ranking = await client.rerank("query", DOCUMENTS)
+        ranking = await client.rerank("query", DOCUMENTS, budget_ms=ROOMY_MS)
     finally:
         propagate.set_global_textmap(before)
 

@@ -21,6 +21,9 @@ from millirank.v1 import rerank_service_pb2 as pb
 
 T = TypeVar("T")
 
+# Making the fallback takes this long per candidate (measured: 2.5 ms for a thousand). It is made after the timer has
+# fired, so the timer fires that much earlier.
+_FALL_BACK_MS_PER_CANDIDATE = 0.003
 _MAX_RESERVE_SHARE = 0.1  # of the budget: a reserve of 1 ms must not eat half of a budget of 2 ms
 
 
@@ -59,7 +62,8 @@ class RerankCall(Generic[T]):
 
     def timer_s(self) -> float:
         """How long the local timer may wait from now, in seconds, at least 0."""
-        return max(0.0, self.left_ms() / 1e3)
+        kept = min(self._top_n or len(self.documents), len(self.documents))
+        return max(0.0, self.left_ms() - _FALL_BACK_MS_PER_CANDIDATE * kept) / 1e3
 
     def rpc_timeout_s(self) -> float:
         """The gRPC timeout from now, in seconds: what is left of the budget, plus the slack."""
