@@ -66,8 +66,8 @@ class Prediction:
 
 
 class LatencyEstimator:
-    """Predicts one reranker's time from the tokens to compute. Not thread-safe; an observation costs about 20
-    us.
+    """Predicts one reranker's time from the tokens to compute. Not thread-safe; an observation costs tens of
+    microseconds.
 
     Feed it what was measured without the queue. Samples that must not teach (cache hits, failures) are the
     caller's to leave out; a call that was cut off is `observe_timeout`.

@@ -88,12 +88,6 @@ def test_ties_keep_first_stage_order(fused: list[float]) -> None:
     assert all(left < right for left, right in pairwise(result) if fused[left] == fused[right])
 
 
-def test_order_by_hand() -> None:
-    """Positions 0..2 of five were scored; 0 and 2 tie; 3 and 4 were not reached."""
-    assert order([1.0, 5.0, 1.0], [0, 1, 2], 5) == [1, 0, 2, 3, 4]
-    assert order([], [], 3) == [0, 1, 2]
-
-
 @pytest.mark.parametrize(
     ("fused", "scored"),
     [([math.nan], [0]), ([math.inf], [0]), ([1.0], [0, 1]), ([1.0, 2.0], [0, 0]), ([1.0], [3]), ([1.0], [-1])],

@@ -8,7 +8,7 @@ import pytest
 from router_cases import arm_profile, make_profile, make_traits
 
 from router.arms import Strategy
-from router.gain import Gain, assumed_curve, expected_gain, read_curve
+from router.gain import assumed_curve, expected_gain, read_curve
 from router.profile import GainCurve
 
 PROFILE = make_profile({"ce": arm_profile(Strategy.CROSS_ENCODER, ((10, 0.04), (40, 0.08)), 0.02)})
@@ -42,12 +42,6 @@ def test_not_calibrated_is_none() -> None:
     """No entry for the reranker, or for the signals that came along, is not the same as no gain."""
     assert expected_gain(PROFILE, "other", make_traits(), 10) is None
     assert expected_gain(PROFILE, "ce", make_traits(signals=("bm25", "dense")), 10) is None
-
-
-def test_unknown_signals_do_not_change_the_signal_set() -> None:
-    """A signal that the profile does not know is ignored, rather than making the arm uncalibrated."""
-    known = expected_gain(PROFILE, "ce", make_traits(signals=("bm25",)), 40)
-    assert known == expected_gain(PROFILE, "ce", make_traits(signals=("bm25", "recency")), 40) == Gain(0.08, 0.02)
 
 
 def test_an_assumed_gain_is_reached_at_ten() -> None:

@@ -83,12 +83,11 @@ def test_adapts_to_a_new_level_within_300_samples(factor: float) -> None:
 
 
 def test_a_wrong_prior_is_forgotten_within_100_samples() -> None:
-    """A machine four times slower than the profile's: p50 within 10 %, then p95 too."""
-    seen = run(LatencyEstimator(PRIOR), 400, lambda tokens: 4.0 * (5.0 + 0.05 * tokens), sigma=0.1)
-    truth, _, p50_ms, _ = seen[100]
-    assert p50_ms == pytest.approx(truth, rel=0.1)
-    truth, _, _, p95_ms = seen[-1]
-    assert p95_ms == pytest.approx(truth * math.exp(1.645 * 0.1), rel=0.1)
+    """A machine four times slower than the profile's: both quantiles within 10 %, the first misses no longer felt."""
+    seen = run(LatencyEstimator(PRIOR), 151, lambda tokens: 4.0 * (5.0 + 0.05 * tokens), sigma=0.1)
+    for truth, _, p50_ms, p95_ms in (seen[100], seen[150]):
+        assert p50_ms == pytest.approx(truth, rel=0.1)
+        assert p95_ms == pytest.approx(truth * math.exp(1.645 * 0.1), rel=0.1)
 
 
 def test_requests_of_one_size_keep_the_line_sane() -> None:

@@ -75,7 +75,7 @@ def test_over_cost_rounds_up() -> None:
 
 
 def test_an_uncalibrated_reranker_says_what_to_do() -> None:
-    """Without a profile entry it is not taken, unless the operator states a gain."""
+    """Without a profile entry it is not taken, unless the operator states a gain; calibration beats the statement."""
     decision = decide([view("llm", Strategy.LLM)], CE)
     assert decision.reason is Reason.NO_GAIN
     assert arm(decision, "llm", 10).verdict is Verdict.NO_GAIN
@@ -84,10 +84,6 @@ def test_an_uncalibrated_reranker_says_what_to_do() -> None:
     )
     assumed = decide([view("llm", Strategy.LLM, assumed_gain=0.1)], CE)
     assert (assumed.reranker, assumed.planned_k, assumed.expected_gain) == ("llm", 10, 0.1)
-
-
-def test_an_assumption_does_not_override_calibration() -> None:
-    """What was measured wins over what was stated."""
     assert decide([view("ce", assumed_gain=0.9)], CE).expected_gain < 0.2
 
 

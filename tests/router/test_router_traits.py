@@ -25,15 +25,11 @@ def test_margin_is_the_largest_lead_in_standard_deviations() -> None:
 
 
 def test_counts_words_documents_and_mean_length() -> None:
-    """Words are split at white space; the mean length is per candidate."""
+    """Words are split at white space; the mean length is per candidate; no candidates give zeros."""
     traits = extract("  reset   the router ", [100, 200], [{}, {}])
     assert (traits.query_words, traits.documents, traits.mean_characters) == (3, 2, 150.0)
-
-
-def test_no_candidates() -> None:
-    """An empty request has traits too: all zero."""
-    traits = extract("q", [], [])
-    assert (traits.documents, traits.mean_characters, traits.signals, traits.margin) == (0, 0.0, (), 0.0)
+    empty = extract("q", [], [])
+    assert (empty.documents, empty.mean_characters, empty.signals, empty.margin) == (0, 0.0, (), 0.0)
 
 
 @pytest.mark.parametrize(
