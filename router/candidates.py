@@ -45,7 +45,9 @@ def signals_arm(k: int, signals_ms: float, curve: GainCurve | None) -> Arm:
 
 
 def reranker_arms(view: RerankerView, ks: Sequence[int], curve: GainCurve | None) -> list[Arm]:
-    """The reranker at each of ``ks`` (ascending). Without a curve the gain is 0."""
+    """The reranker at each of ``ks`` (ascending), cut to what it can take. Without a curve the gain is 0."""
+    if view.max_documents is not None:
+        ks = sorted({min(k, view.max_documents) for k in ks})
     work, queue_ms, strategy, name = view.work, view.queue_ms, view.strategy, view.name
     predict, price = view.predict, work.micro_usd_per_token
     tokens, counted = work.fixed_tokens, 0

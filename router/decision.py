@@ -62,7 +62,8 @@ class RerankerView:
 
     ``predict`` maps tokens to compute to a time without the queue; ``queue_ms`` is the wait before it starts.
     ``assumed_gain`` (nDCG@10) stands in where the profile has no calibrated curve. ``whole_list`` rerankers
-    score all candidates in a single call, so running out of time leaves nothing.
+    score all candidates in a single call, so running out of time leaves nothing; ``max_documents`` is the most that
+    one answer can cover (None: any number).
     """
 
     name: str
@@ -73,6 +74,7 @@ class RerankerView:
     queue_ms: float = 0.0
     assumed_gain: float | None = None
     whole_list: bool = False
+    max_documents: int | None = None
 
 
 class ConsideredArm(NamedTuple):

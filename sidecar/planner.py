@@ -64,7 +64,9 @@ class Planner:
 
     def plan(self, request: Request, deadline_left_ms: float | None, arrived: float, mode: Mode) -> Plan:
         """Decide. Raises UnknownRerankerError or RerankerOffError for a forced arm."""
-        with self._tracer.start_as_current_span("route", record_exception=False) as span:
+        with self._tracer.start_as_current_span(
+            "route", record_exception=False, set_status_on_exception=False
+        ) as span:
             budget = spendable(request.budget_ms, deadline_left_ms, self._budget.default_ms, self._budget.reserve_ms)
             end = arrived + budget.spendable_ms / 1e3
             profile = self._profiles.select(request.corpus)
@@ -122,6 +124,8 @@ class Planner:
                     queue_ms=reranker.queue_ms(),
                     assumed_gain=self._assumed_gains.get(name),
                     whole_list=reranker.limits.whole_list,
+                    # A listwise call can't be cut into chunks, so its chunk limit bounds the whole arm.
+                    max_documents=reranker.limits.max_chunk_documents if reranker.limits.whole_list else None,
                 )
             )
         purse = self._budget.max_cost_micro_usd if request.max_micro_usd is None else request.max_micro_usd

@@ -120,7 +120,7 @@ def _next_chunk(
     """How many candidates the next chunk takes; 0 if not even one is predicted to end in time."""
     if reranker.limits.whole_list:
         # It runs as far as its own timeout allows: there is no smaller piece that could be tried instead.
-        return planned if remaining_ms > 0 else 0
+        return min(planned - first, reranker.limits.max_chunk_documents) if remaining_ms > 0 else 0
     last = min(planned, first + reranker.limits.max_chunk_documents)
     fixed = work.fixed_tokens if first == 0 else 0
     tokens = tuple(accumulate(work.tokens[first:last], initial=fixed))[1:]
@@ -147,7 +147,9 @@ async def _score_chunk(
     identity = reranker.identity
     with tracer.start_as_current_span(
         "score",
+        # Both would put an exception's words on the span, and those may quote a document.
         record_exception=False,
+        set_status_on_exception=False,
         attributes={
             "gen_ai.operation.name": "rerank",
             "gen_ai.request.model": identity.name,
@@ -181,11 +183,11 @@ async def _score_chunk(
                     "millirank.queue_ms": round(scored.queue_ms, 3),
                     "millirank.compute_ms": round(scored.compute_ms, 3),
                     "millirank.chunk.cached": scored.cached,
-                    "gen_ai.usage.input_tokens": scored.tokens,
+                    "millirank.chunk.tokens": scored.tokens,
                 }
             )
             # Time in the queue is not the model's: it is predicted separately.
-            estimator.observe(tokens, (clock() - now) * 1e3 - scored.queue_ms, clock())
+            estimator.observe(tokens, max(0.0, (clock() - now) * 1e3 - scored.queue_ms), clock())
             return scored
         span.set_attribute("millirank.degradation", problem.reason)
         return problem
