@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from router_cases import CURVE, arm_profile, decide, make_profile, make_traits, view
 
 from router.arms import State, Strategy
-from router.policy import MAX_HARM, ConsideredArm, Decision, Reason, RerankerView, Routing, Verdict
+from router.policy import MAX_HARM, ConsideredArm, Decision, Reason, RerankerView, Verdict
 from router.profile import Profile
 
 CE = make_profile({"ce": arm_profile(Strategy.CROSS_ENCODER)})  # p50 = k ms, p95 = 1.5 k ms with `view("ce")`
@@ -254,5 +254,5 @@ def test_a_reranker_that_takes_no_more_than_some_documents_is_never_planned_beyo
     traits = make_traits(80)
     auto = decide(views, profile, spendable_ms=1e6, traits=traits)
     assert [one.rerank_k for one in auto.considered if one.reranker == "m"] == [10, 25, 30]
-    forced = decide(views, profile, spendable_ms=1e6, traits=traits, routing=Routing(reranker="m", rerank_k=70))
+    forced = decide(views, profile, spendable_ms=1e6, traits=traits, reranker="m", rerank_k=70)
     assert forced.planned_k == 30
