@@ -99,7 +99,7 @@ class SingleFlight:
         if flight is None:
             flight = _Flight(asyncio.create_task(compute()))
             self._flights[key] = flight
-            flight.task.add_done_callback(lambda task: self._forget(key, task))
+            flight.task.add_done_callback(lambda task: self._ended(key, task))
         flight.waiting += 1
         try:
             done, _ = await asyncio.wait({flight.task}, timeout=timeout_s if shared else None)
@@ -112,6 +112,12 @@ class SingleFlight:
                 # Nobody may join a computation that is being cancelled.
                 self._forget(key, flight.task)
                 flight.task.cancel()
+
+    def _ended(self, key: bytes, task: asyncio.Task[Outcome]) -> None:
+        self._forget(key, task)
+        if not task.cancelled():
+            # Who waits gets it from the task. Where nobody does any more, asyncio would report it, words and all.
+            task.exception()
 
     def _forget(self, key: bytes, task: asyncio.Task[Outcome]) -> None:
         # A later flight may have taken the key over; it stays.

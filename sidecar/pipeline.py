@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +17,7 @@ from router.policy import Decision, Reason
 from router.profile import SIGNALS_ARM, FusionWeights, Profile
 from sidecar.cache import ResultCache, SingleFlight, result_key
 from sidecar.estimates import Estimates
+from sidecar.logs import place
 from sidecar.messages import (
     Answer,
     CacheStatus,
@@ -34,6 +37,8 @@ from sidecar.planner import Plan, Planner
 from sidecar.rerankers.base import Document, Reranker
 from sidecar.scoring import ScoringJob, score_prefix
 from sidecar.settings import Mode
+
+_log = logging.getLogger("millirank.pipeline")
 
 # A forced arm that calibration has not measured is ordered by its own scores alone.
 _MODEL_ONLY = FusionWeights(rerank=1.0, signals={})
@@ -190,10 +195,16 @@ class Pipeline:
         count = len(prefix.scores)
         if prefix.degradation is None:
             # Failures and partial work do not teach: they say nothing about what the whole stage costs.
-            elapsed_ms = (self._clock() - started) * 1e3 - prefix.queue_ms
+            elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
             self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())
         if count == 0:
-            return _first_stage(request, prefix.degradation)
+            # What was computed in vain still took its time and price.
+            return replace(
+                _first_stage(request, prefix.degradation),
+                usage=prefix.usage,
+                queue_ms=prefix.queue_ms,
+                score_ms=prefix.score_ms,
+            )
         arm = plan.profile.arms.get(name)
         weights = arm.weights.get(decision.signal_set, _MODEL_ONLY) if arm else _MODEL_ONLY
         signals = [candidate.signals for candidate in request.candidates[:count]]
@@ -219,7 +230,10 @@ class Pipeline:
             return
 
         async def behind() -> None:
-            await self._carry_out(request, plan)
+            try:
+                await self._carry_out(request, plan)
+            except Exception as error:  # noqa: BLE001 - nobody waits for it; left alone, asyncio would log its words
+                _log.error("observing failed", extra={"request_id": request.request_id, "error": place(error)})
 
         task = asyncio.create_task(behind())
         self._observed.add(task)
@@ -237,9 +251,15 @@ def _why_nothing(decision: Decision) -> Degradation | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)
+def _unranked(count: int) -> tuple[Ranked, ...]:
+    """First-stage order; kept, because callers tend to send the same number of candidates each time."""
+    return tuple(Ranked(index, None, None, ScoreSource.FIRST_STAGE) for index in range(count))
+
+
 def _first_stage(request: Request, degradation: Degradation | None) -> Outcome:
     return Outcome(
-        ranked=tuple(Ranked(index, None, None, ScoreSource.FIRST_STAGE) for index in range(len(request.candidates))),
+        ranked=_unranked(len(request.candidates)),
         scored_k=0,
         completeness=Completeness.FIRST_STAGE_ONLY if degradation else Completeness.FULL,
         degradations=(degradation,) if degradation else (),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import time
-import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from opentelemetry.trace import Span, Tracer
+from opentelemetry.trace import INVALID_SPAN, Span, Tracer
 
 from router.arms import State, Strategy, Work
 from router.budget import Budget, spendable
@@ -17,7 +18,7 @@ from router.policy import Decision, Reason, RerankerView, choose
 from router.profile import Profile
 from router.traits import Traits, extract
 from sidecar.estimates import Estimates
-from sidecar.messages import Explanation, Request
+from sidecar.messages import Explanation, Request, new_id
 from sidecar.profiles import Profiles
 from sidecar.rerankers.base import Document, Reranker
 from sidecar.settings import BudgetSettings, Mode
@@ -64,9 +65,9 @@ class Planner:
 
     def plan(self, request: Request, deadline_left_ms: float | None, arrived: float, mode: Mode) -> Plan:
         """Decide. Raises UnknownRerankerError or RerankerOffError for a forced arm."""
-        with self._tracer.start_as_current_span(
-            "route", record_exception=False, set_status_on_exception=False
-        ) as span:
+        # Where models are out of the question there is nothing to weigh: no span, no digests, nobody is asked.
+        open_question = mode is not Mode.OFF and request.routing.strategy not in (Strategy.NONE, Strategy.SIGNALS)
+        with self._route_span() if open_question else contextlib.nullcontext(INVALID_SPAN) as span:
             budget = spendable(request.budget_ms, deadline_left_ms, self._budget.default_ms, self._budget.reserve_ms)
             end = arrived + budget.spendable_ms / 1e3
             profile = self._profiles.select(request.corpus)
@@ -75,14 +76,19 @@ class Planner:
                 [len(candidate.text) for candidate in request.candidates],
                 [candidate.signals for candidate in request.candidates],
             )
-            # Digests cost a little, and only models need them.
-            modelled = request.routing.strategy not in (Strategy.NONE, Strategy.SIGNALS)
-            documents = _as_documents(request) if modelled and mode is not Mode.OFF else ()
-            work: dict[str, Work] = {}
-            decision = _mode_off() if mode is Mode.OFF else self._decide(request, traits, profile, documents, work, end)
+            documents = _as_documents(request) if open_question else ()
+            rerankers = self._rerankers if open_question else {}
+            work = {
+                # What is off is not asked: it may have nothing to answer with.
+                name: _NO_WORK
+                if reranker.availability().state is State.OFF
+                else reranker.work(request.query, request.instruction, documents)
+                for name, reranker in rerankers.items()
+            }
+            decision = _mode_off() if mode is Mode.OFF else self._decide(request, traits, profile, work, end)
             reranker = self._rerankers.get(decision.reranker)
             explanation = Explanation(
-                decision_id=uuid.uuid4().hex,
+                decision_id=new_id(),
                 decision=decision,
                 traits=traits,
                 profile_corpus=profile.corpus,
@@ -100,34 +106,13 @@ class Planner:
         request: Request,
         traits: Traits,
         profile: Profile,
-        documents: tuple[Document, ...],
-        work: dict[str, Work],
+        work: Mapping[str, Work],
         end: float,
     ) -> Decision:
-        """Ask every reranker what this request would cost it (kept in ``work``), then choose."""
+        """Choose among the rerankers that said in ``work`` what this request would cost them."""
         self._estimates.seed()
         now = self._clock()
-        views = []
-        for name, reranker in self._rerankers.items():
-            availability = reranker.availability()
-            # What is off is not asked: it may have nothing to answer with.
-            off = availability.state is State.OFF
-            todo = _NO_WORK if off else reranker.work(request.query, request.instruction, documents)
-            work[name] = todo
-            views.append(
-                RerankerView(
-                    name=name,
-                    strategy=reranker.identity.strategy,
-                    availability=availability,
-                    work=todo,
-                    predict=functools.partial(self._estimates.stage[name].predict, now=now),
-                    queue_ms=reranker.queue_ms(),
-                    assumed_gain=self._assumed_gains.get(name),
-                    whole_list=reranker.limits.whole_list,
-                    # A listwise call can't be cut into chunks, so its chunk limit bounds the whole arm.
-                    max_documents=reranker.limits.max_chunk_documents if reranker.limits.whole_list else None,
-                )
-            )
+        views = [self._view(name, self._rerankers[name], todo, now) for name, todo in work.items()]
         purse = self._budget.max_cost_micro_usd if request.max_micro_usd is None else request.max_micro_usd
         return choose(
             traits=traits,
@@ -139,6 +124,24 @@ class Planner:
             rerankers=views,
             signals_ms=_SIGNALS_BASE_MS + _SIGNALS_MS_PER_DOCUMENT * traits.documents,
         )
+
+    def _view(self, name: str, reranker: Reranker, work: Work, now: float) -> RerankerView:
+        limits = reranker.limits
+        return RerankerView(
+            name=name,
+            strategy=reranker.identity.strategy,
+            availability=reranker.availability(),
+            work=work,
+            predict=functools.partial(self._estimates.stage[name].predict, now=now),
+            queue_ms=reranker.queue_ms(),
+            assumed_gain=self._assumed_gains.get(name),
+            whole_list=limits.whole_list,
+            # A listwise call can't be cut into chunks, so its chunk limit bounds the whole arm.
+            max_documents=limits.max_chunk_documents if limits.whole_list else None,
+        )
+
+    def _route_span(self) -> AbstractContextManager[Span]:
+        return self._tracer.start_as_current_span("route", record_exception=False, set_status_on_exception=False)
 
 
 def _as_documents(request: Request) -> tuple[Document, ...]:
@@ -168,7 +171,6 @@ def _describe(span: Span, explanation: Explanation, budget: Budget) -> None:
     decision = explanation.decision
     span.set_attributes(
         {
-            "millirank.decision_id": explanation.decision_id,
             "millirank.mode": explanation.mode,
             "millirank.strategy": decision.strategy,
             "millirank.reranker": decision.reranker,

@@ -30,6 +30,12 @@ _Handle: TypeAlias = Callable[[Request, float | None, float, Span], Awaitable[by
 _Parse: TypeAlias = Callable[[bytes, Limits], Request]
 
 
+# gRPC sends a timeout of a second or more with three digits, rounded up, so that up to 1 % more seems to be left here
+# than the caller will wait.
+_ROUNDED_UP_FROM_S = 1.0
+_ROUNDED_UP_BY = 1.01
+
+
 class RerankService:
     """RerankService over a pipeline. Messages stay bytes up to here: parsing them is ours, so that bytes that can't
     be parsed get a precise answer instead of gRPC's UNKNOWN."""
@@ -68,7 +74,7 @@ class RerankService:
     async def _answer(self, method: str, data: bytes, context: _Context, parse: _Parse, handle: _Handle) -> bytes:
         arrived = time.monotonic()
         # Read once: it follows the wall clock, which may step. From here on only the monotonic clock counts.
-        left_s = context.time_remaining()
+        left_ms = _left_ms(context.time_remaining())
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         request_id = ""
         with self._tracer.start_as_current_span(
@@ -82,7 +88,7 @@ class RerankService:
             try:
                 request = parse(data, self._limits)
                 request_id = request.request_id
-                response = await handle(request, None if left_s is None else left_s * 1e3, arrived, span)
+                response = await handle(request, left_ms, arrived, span)
                 span.set_attribute("rpc.grpc.status_code", 0)
                 return response
             except asyncio.CancelledError as error:
@@ -117,3 +123,10 @@ class RerankService:
         span.set_status(Status(StatusCode.ERROR, code))
         self._metrics.failed(code)
         return failure
+
+
+def _left_ms(left_s: float | None) -> float | None:
+    """What is left of the caller's deadline, as gRPC tells it, in milliseconds that the caller surely waits."""
+    if left_s is None:
+        return None
+    return left_s * 1e3 / (_ROUNDED_UP_BY if left_s >= _ROUNDED_UP_FROM_S else 1.0)

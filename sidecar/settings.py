@@ -219,7 +219,7 @@ def _nested(keys: list[str], value: object) -> dict[str, Any]:
 
 def _match_names(keys: list[str], values: Mapping[str, Any]) -> list[str]:
     """Environment names can't hold '-': ``RERANKERS__TINY_CROSS_ENCODER`` means ``tiny-cross-encoder``."""
-    if len(keys) > 1 and keys[0] == "rerankers":
+    if len(keys) > 1 and keys[0] == "rerankers" and isinstance(values["rerankers"], Mapping):
         for name in values["rerankers"]:
             if name.replace("-", "_").lower() == keys[1]:
                 return [keys[0], name, *keys[2:]]

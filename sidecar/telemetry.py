@@ -20,8 +20,10 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.trace import NoOpTracerProvider, Span, Tracer
+from opentelemetry.util.types import AttributeValue
 
 from sidecar.messages import Answer
+from sidecar.settings import Mode
 
 _SCOPE = "millirank.sidecar"
 _DEFAULT_SERVICE_NAME = "millirank"
@@ -106,33 +108,41 @@ class Metrics:
 
 
 def describe(span: Span, answer: Answer) -> None:
-    """What became of the request, on its server span."""
+    """What became of the request, on its server span; what was predicted for it is on `route`.
+
+    Every attribute costs microseconds here and in the exporter's thread, which takes them from the event loop: what
+    is empty or zero is left out.
+    """
     if not span.is_recording():
         return
     decision = answer.explanation.decision
     outcome = answer.outcome
-    span.set_attributes(
-        {
+    attributes: dict[str, AttributeValue] = {
+        "millirank.request_id": answer.request_id,
+        "millirank.decision_id": answer.explanation.decision_id,
+        "millirank.strategy": decision.strategy.value,
+        "millirank.reason": decision.reason.value,
+        "millirank.completeness": outcome.completeness.value,
+        "millirank.budget_ms": round(answer.explanation.spendable_ms, 3),
+        "millirank.total_ms": round(answer.timing.total_ms, 3),
+    }
+    if answer.explanation.mode is not Mode.ON:
+        attributes["millirank.mode"] = answer.explanation.mode.value
+    if decision.planned_k:
+        attributes |= {
             "gen_ai.operation.name": "rerank",
-            "millirank.request_id": answer.request_id,
-            "millirank.decision_id": answer.explanation.decision_id,
-            "millirank.mode": answer.explanation.mode,
-            "millirank.strategy": decision.strategy,
             "millirank.reranker": decision.reranker,
             "millirank.planned_k": decision.planned_k,
             "millirank.scored_k": outcome.scored_k,
-            "millirank.reason": decision.reason,
-            "millirank.budget_ms": round(answer.explanation.spendable_ms, 3),
             "millirank.predicted_p95_ms": round(decision.predicted_p95_ms, 3),
             "millirank.expected_gain": round(decision.expected_gain, 5),
-            "millirank.completeness": outcome.completeness,
-            "millirank.degradation": [str(degradation.reason) for degradation in outcome.degradations],
-            "millirank.cache": answer.cache,
-            "millirank.total_ms": round(answer.timing.total_ms, 3),
             "millirank.queue_ms": round(answer.timing.queue_ms, 3),
             "millirank.score_ms": round(answer.timing.score_ms, 3),
+            "millirank.cache": answer.cache.value,
         }
-    )
+    if outcome.degradations:
+        attributes["millirank.degradation"] = [degradation.reason.value for degradation in outcome.degradations]
+    span.set_attributes(attributes)
 
 
 def set_up(environment: Mapping[str, str], span_processor: SpanProcessor | None = None) -> Telemetry:
@@ -140,7 +150,9 @@ def set_up(environment: Mapping[str, str], span_processor: SpanProcessor | None 
 
     Raises TelemetryError for an exporter or protocol that is not there.
     """
-    resource = Resource.create({SERVICE_NAME: environment.get("OTEL_SERVICE_NAME", _DEFAULT_SERVICE_NAME)})
+    # What is passed to Resource.create wins over the environment, so the default name must not be passed always.
+    named = environment.get("OTEL_SERVICE_NAME") or SERVICE_NAME in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    resource = Resource.create({} if named else {SERVICE_NAME: _DEFAULT_SERVICE_NAME})
     span_exporter = _span_exporter(environment)
     tracer_provider = None
     if span_exporter is not None or span_processor is not None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import logging
 import os
 import signal
 import sys
-from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import TypeVar, cast
 
 from router.arms import Availability, State
 from sidecar.engines.manifest import ModelError
@@ -20,7 +19,6 @@ from sidecar.rerankers.base import BackendError, NotReadyError
 from sidecar.worker_messages import (
     HEADER,
     Broken,
-    Call,
     Close,
     Done,
     Failed,
@@ -32,9 +30,11 @@ from sidecar.worker_messages import (
     pack,
     unpack,
 )
+from sidecar.worker_queue import Answer, CallQueue, Pending
 
 ResultT = TypeVar("ResultT")
 PIPE_BUFFER_BYTES = 1 << 20
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +50,6 @@ class Patience:
     longest_pause_s: float = 30.0
     deaths_per_minute: int = 5
     """As many deaths within a minute switch the model off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[ResultT]):
-    """A task's result; ``queue_ms`` is how long it waited for its turn, ``compute_ms`` what it took in the child."""
-
-    result: ResultT
-    queue_ms: float
-    compute_ms: float
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A call from the moment it is made until it is answered. Times are seconds on the loop's clock."""
-
-    task: Task[Any]
-    deadline: float
-    estimate_s: float
-    asked_at: float
-    answer: asyncio.Future[Answer[Any]]
-    sent_at: float = 0.0
 
 
 class _LoadFailed(Exception):
@@ -108,9 +87,7 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._kill_reason = ""
         self._closing = asyncio.Event()
-        self._ids = itertools.count(1)
-        self._waiting: list[_Waiting] = []
-        self._running: tuple[int, _Waiting] | None = None
+        self._queue = CallQueue()
         self._watchdog: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle_since = 0.0
@@ -130,17 +107,8 @@ class WorkerProcess:
             self._supervisor = asyncio.create_task(self._supervise(self._load), name=f"worker {self._name}")
 
     def queue_ms(self) -> float:
-        """How long a call made now would wait: the rest of the task under way, and the waiting calls' estimates.
-
-        A task that is late by x is expected to need x more, so that a hung child looks busier by the second. Calls
-        with an earlier deadline than a waiting one overtake it, so this is an upper bound.
-        """
-        now = asyncio.get_running_loop().time()
-        seconds = sum(waiting.estimate_s for waiting in self._waiting if waiting.deadline > now)
-        if self._running is not None:
-            _, running = self._running
-            seconds += abs(running.sent_at + running.estimate_s - now)
-        return seconds * 1e3
+        """How long a call made now would wait, at most (see `CallQueue.wait_ms`)."""
+        return self._queue.wait_ms(asyncio.get_running_loop().time())
 
     async def call(self, task: Task[ResultT], timeout_s: float | None, estimate_ms: float) -> Answer[ResultT]:
         """Runs a task and returns its result.
@@ -157,16 +125,15 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         now = loop.time()
         deadline = float("inf") if timeout_s is None else now + timeout_s
-        waiting = _Waiting(task, deadline, estimate_ms / 1e3, now, loop.create_future())
-        insort(self._waiting, waiting, key=lambda other: other.deadline)
+        pending = Pending(task, deadline, estimate_ms / 1e3, now, loop.create_future())
+        self._queue.join(pending)
         self._idle.clear()
         self._send_next()
         try:
             async with asyncio.timeout(timeout_s):
-                return cast("Answer[ResultT]", await waiting.answer)
+                return cast("Answer[ResultT]", await pending.answer)
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            self._queue.leave(pending)
 
     async def quiet(self, seconds: float) -> None:
         """Returns once the child is ready and has had nothing to do for ``seconds``."""
@@ -179,13 +146,20 @@ class WorkerProcess:
             await asyncio.sleep(left)
 
     async def close(self) -> None:
-        """Asks the child to exit, then kills it. Idempotent; leaves no process and no descriptor behind."""
+        """Asks the child to exit, then kills it; at once if it is still loading.
+
+        Calls under way get a NotReadyError. Idempotent; leaves no process and no descriptor behind.
+        """
+        was_ready = self._availability.state is State.READY
         self._closing.set()
         self._availability = Availability(State.OFF, "closed")
-        self._drop_calls(NotReadyError(f"{self._name}: closed"))
+        self._queue.drop(NotReadyError(f"{self._name}: closed"))
         if self._supervisor is None:
             return
-        self._part_with_child()
+        if was_ready:
+            self._send(Close())
+        else:
+            self._kill("closed")
         while True:
             done, _ = await asyncio.wait({self._supervisor}, timeout=self._patience.close_s)
             if done:
@@ -203,6 +177,10 @@ class WorkerProcess:
                 reason = await self._live(load)
             except _LoadFailed as failure:
                 self._switch_off(str(failure))
+                return
+            except Exception as error:  # noqa: BLE001 - such as a child started from files of another version
+                self._switch_off(f"the model process can't be understood: {type(error).__name__}")
+                _log.exception("%s is off", self._name)
                 return
             if self._closing.is_set():
                 return
@@ -235,18 +213,18 @@ class WorkerProcess:
         self._process = process
         self._watch(self._patience.load_s, "loading")
         try:
-            self._send(load)
             if self._closing.is_set():
-                self._part_with_child()
+                self._kill("closed")
+            self._send(load)
             await self._read(process)
         finally:
             self._process = None
             self._stop_watching()
             self._idle.clear()
-            reason = await self._bury(process)
             if not self._closing.is_set():
-                self._availability = Availability(State.WARMING, f"the model process {reason}")
-            self._drop_calls(BackendError(f"{self._name}: the model process {reason}"))
+                self._availability = Availability(State.WARMING, "the model process has ended")
+            reason = await self._bury(process)
+            self._queue.drop(BackendError(f"{self._name}: the model process {reason}"))
         return reason
 
     async def _bury(self, process: asyncio.subprocess.Process) -> str:
@@ -291,7 +269,7 @@ class WorkerProcess:
         self._on_ready(ready)
         if not self._closing.is_set():
             self._availability = Availability(State.READY)
-            self._rest()
+            self._send_next()
 
     def _send(self, message: Request) -> None:
         # No drain: there is one request at a time, and its answer is awaited before the next is written.
@@ -299,38 +277,22 @@ class WorkerProcess:
             self._process.stdin.write(pack(message))
 
     def _send_next(self) -> None:
-        """Gives the child the waiting call with the earliest deadline, if it is free."""
-        loop = asyncio.get_running_loop()
-        while self._running is None and self._waiting:
-            waiting = self._waiting.pop(0)
-            if waiting.answer.done() or waiting.deadline <= loop.time():
-                continue  # its caller is leaving
-            waiting.sent_at = loop.time()
-            self._running = next(self._ids), waiting
+        """Gives the child its next call if it is free, and notes when there is none."""
+        now = asyncio.get_running_loop().time()
+        call = self._queue.begin_next(now)
+        if call is not None:
             self._watch(self._patience.call_s, "answering")
-            self._send(Call(self._running[0], waiting.task))
+            self._send(call)
+        elif not self._queue.busy:
+            self._idle_since = now
+            self._idle.set()
 
     def _finish(self, message: Done | Broken) -> None:
-        if self._running is None or self._running[0] != message.id:
-            return  # `close` has dropped it
-        _, waiting = self._running
-        self._running = None
         self._stop_watching()
         if isinstance(message, Done):
             self._on_result(message.result)
-        if not waiting.answer.done():
-            if isinstance(message, Done):
-                queue_ms = (waiting.sent_at - waiting.asked_at) * 1e3
-                waiting.answer.set_result(Answer(message.result, queue_ms, message.compute_ms))
-            else:
-                waiting.answer.set_exception(BackendError(f"{self._name}: {message.reason}"))
+        self._queue.end(message, self._name, BackendError)
         self._send_next()
-        self._rest()
-
-    def _rest(self) -> None:
-        if self._running is None:
-            self._idle_since = asyncio.get_running_loop().time()
-            self._idle.set()
 
     def _watch(self, seconds: float, doing: str) -> None:
         reason = f"was killed: {doing} took longer than {seconds:g} s"
@@ -347,23 +309,9 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
-    def _part_with_child(self) -> None:
-        self._send(Close())
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-
     def _switch_off(self, reason: str) -> None:
         if not self._closing.is_set():
             self._availability = Availability(State.OFF, reason)
-
-    def _drop_calls(self, error: Exception) -> None:
-        """Nobody waits for a child that is gone."""
-        calls = [*self._waiting, *([self._running[1]] if self._running else [])]
-        self._waiting.clear()
-        self._running = None
-        for call in calls:
-            if not call.answer.done():
-                call.answer.set_exception(error)
 
 
 def _environment(threads: int) -> dict[str, str]:

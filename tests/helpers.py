@@ -169,8 +169,7 @@ def request(query: str = "red green blue", *texts: str, **fields: Any) -> Reques
     """A valid request as the pipeline gets it. ``signals`` is one mapping for each text."""
     signals = fields.pop("signals", [{} for _ in texts])
     candidates = tuple(
-        Candidate(f"id-{number}", text, own)
-        for number, (text, own) in enumerate(zip(texts, signals, strict=True))
+        Candidate(f"id-{number}", text, own) for number, (text, own) in enumerate(zip(texts, signals, strict=True))
     )
     return Request(**{"request_id": "r-1", "corpus": "", "query": query, "candidates": candidates, **fields})
 
@@ -201,9 +200,7 @@ class Rig:
     @contextlib.asynccontextmanager
     async def served(self, listen: Listen | None = None) -> AsyncIterator[tuple[str, ...]]:
         """A real gRPC server around the parts; gives its addresses."""
-        server = Server(
-            self.service, self.pipeline, listen or Listen(tcp="127.0.0.1:0"), self.settings.limits
-        )
+        server = Server(self.service, self.pipeline, listen or Listen(tcp="127.0.0.1:0"), self.settings.limits)
         self.servers.append(server)
         addresses = await server.start()
         try:

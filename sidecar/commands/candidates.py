@@ -93,14 +93,19 @@ async def connected(
 ) -> AsyncIterator[AsyncClient]:
     """A client of ``--target``, or of a sidecar that lives only as long as this command.
 
-    ``span_processor`` sees the client's spans, and those of a private sidecar.
+    ``span_processor`` sees the client's spans, and those of a private sidecar. Raises InputError for a target that is
+    no address.
     """
     tracer_provider = None
     if span_processor is not None:
         tracer_provider = TracerProvider(shutdown_on_exit=False)
         tracer_provider.add_span_processor(span_processor)
     if arguments.target:
-        async with AsyncClient(arguments.target, tracer_provider=tracer_provider) as client:
+        try:
+            client = AsyncClient(arguments.target, tracer_provider=tracer_provider)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        async with client:
             yield client
         return
     # Imported here: with --target nothing of the server is needed.

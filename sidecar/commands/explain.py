@@ -10,6 +10,7 @@ import sys
 
 from millirank import Decision, Document, MillirankError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from router.profile import ProfileError
@@ -62,18 +63,19 @@ def show(decision: Decision, console: Console) -> None:
     for arm in decision.considered:
         chosen = arm.verdict == "chosen"
         table.add_row(
-            arm.reranker or arm.strategy,
+            escape(arm.reranker or arm.strategy),
             str(arm.rerank_k),
             f"{arm.predicted_p50_ms:.1f}",
             f"{arm.predicted_p95_ms:.1f}",
             f"{arm.expected_gain:+.3f}",
             arm.verdict.replace("_", " "),
-            arm.detail,
+            escape(arm.detail),
             style="bold green" if chosen else None,
         )
     console.print(table)
     console.print(
         f"{decision.reranker or decision.strategy} at k={decision.planned_k}: {decision.reason.replace('_', ' ')}; "
         f"{decision.spendable_ms:.1f} ms could be spent, "
-        f"profile {decision.profile_corpus!r} {decision.profile_revision}"
+        f"profile {decision.profile_corpus!r} {decision.profile_revision}",
+        markup=False,
     )

@@ -11,6 +11,7 @@ from millirank import Document, MillirankError, Ranking
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from router.profile import ProfileError
@@ -78,11 +79,12 @@ def _show(ranking: Ranking[Document], console: Console) -> None:
             str(result.index + 1),
             "" if result.score is None else f"{result.score:.3f}",
             "" if result.raw_score is None else f"{result.raw_score:.3f}",
-            result.document.id,
-            " ".join(result.document.text.split())[:_SHOWN_CHARACTERS],
+            # Other people's texts: square brackets in them are no markup.
+            escape(result.document.id),
+            escape(" ".join(result.document.text.split())[:_SHOWN_CHARACTERS]),
         )
     console.print(table)
-    console.print(_summary(ranking))
+    console.print(_summary(ranking), markup=False)
 
 
 def _summary(ranking: Ranking[Document]) -> str:

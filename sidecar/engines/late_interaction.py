@@ -6,8 +6,16 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from sidecar.engines.manifest import Truncation
-from sidecar.engines.onnx import Floats, TokenEncoder
-from sidecar.engines.vectors import DocumentVectors, VectorStore, cosine, maxsim, quantise
+from sidecar.engines.onnx import TokenEncoder
+from sidecar.engines.vectors import (
+    DocumentVectors,
+    QueryVectors,
+    VectorStore,
+    cosine,
+    maxsim,
+    quantise,
+    quantise_query,
+)
 from sidecar.worker_messages import EncodeResult, LateResult, StoreChange
 
 KEPT_QUERIES = 64  # the chunks of one request share a query; about 25 KB each
@@ -19,7 +27,7 @@ class LateInteractionScorer:
     The manifest's ``maxsim_ratio`` (standard deviation of cosines over that of MaxSim within candidate lists)
     brings both halves to one scale, so that the sum ranks like a sum of z-scores while a document's score does
     not depend on the other candidates. Cold documents are scored over the same int8 vectors that are then kept:
-    a warm score equals the cold one.
+    a warm score equals the cold one, and a score among others equals the one alone, to the last bit.
     """
 
     def __init__(self, encoder: TokenEncoder, truncation: Truncation, vector_bytes: int) -> None:
@@ -27,7 +35,7 @@ class LateInteractionScorer:
         self._truncation = truncation
         self._ratio = encoder.manifest.maxsim_ratio
         self._store = VectorStore(vector_bytes)
-        self._queries: OrderedDict[str, tuple[Floats, Floats]] = OrderedDict()
+        self._queries: OrderedDict[str, QueryVectors] = OrderedDict()
 
     def score(self, query: str, documents: Sequence[tuple[bytes, str | None]]) -> LateResult:
         """Raw scores in input order, or the positions whose text is needed first."""
@@ -38,11 +46,11 @@ class LateInteractionScorer:
         if missing or not documents:
             return LateResult((), missing, 0, 0, StoreChange())
         cold = {digest: text for digest, text in documents if text is not None and digest not in entries}
-        query_tokens, (token_vectors, sentence) = self._query(query)
+        query_tokens, query_vectors = self._query(query)
         fresh, tokens = self._encode(cold)
         entries |= fresh
         vectors = [entries[digest] for digest, _ in documents]
-        scores = 0.5 * cosine(sentence, vectors) + 0.5 * self._ratio * maxsim(token_vectors, vectors)
+        scores = 0.5 * cosine(query_vectors, vectors) + 0.5 * self._ratio * maxsim(query_vectors, vectors)
         return LateResult(
             scores=tuple(scores.tolist()),
             missing=(),
@@ -56,14 +64,14 @@ class LateInteractionScorer:
         fresh, tokens = self._encode({digest: text for digest, text in documents if self._store.get(digest) is None})
         return EncodeResult(tokens, self._keep(fresh))
 
-    def _query(self, query: str) -> tuple[int, tuple[Floats, Floats]]:
-        """Tokens read for it (0 if kept), and the query's token vectors [q, dim] and sentence vector [sentence_dim]."""
+    def _query(self, query: str) -> tuple[int, QueryVectors]:
+        """Tokens read for it (0 if it is kept), and its vectors."""
         kept = self._queries.get(query)
         if kept is not None:
             self._queries.move_to_end(query)
             return 0, kept
         encoded = self._encoder.encode([query], self._truncation.query_max_tokens)
-        self._queries[query] = encoded.vectors[0], encoded.sentences[0]
+        self._queries[query] = quantise_query(encoded.vectors[0], encoded.sentences[0])
         if len(self._queries) > KEPT_QUERIES:
             self._queries.popitem(last=False)
         return encoded.tokens, self._queries[query]

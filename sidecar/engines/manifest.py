@@ -76,7 +76,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads ``model.json``; the files themselves are checked by `read_verified`. Raises ModelError."""
+    """Reads ``model.json``; the files themselves are checked by `verified`. Raises ModelError."""
     path = folder / MANIFEST_FILE
     try:
         data = json.loads(path.read_bytes())
@@ -109,21 +109,21 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def read_verified(manifest: Manifest, name: str) -> bytes:
-    """The bytes of one file of the model folder, after its SHA-256 has been compared with the manifest's.
+def verified(manifest: Manifest, name: str) -> Path:
+    """The path of one file of the model folder, after its SHA-256 was compared with the manifest's.
 
-    What was checked is what is returned, so that a file replaced in between cannot slip through. Raises ModelError.
+    Raises ModelError, which names the file and the fix.
     """
     path = manifest.folder / name
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     expected = dict(manifest.files)[name]
-    actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise ModelError(
             f"{path} is not the file that {MANIFEST_FILE} names: SHA-256 {actual[:12]}... instead of "
-            f"{expected[:12]}... ({len(content):,} bytes); install the model again"
+            f"{expected[:12]}... ({path.stat().st_size:,} bytes); install the model again"
         )
-    return content
+    return path

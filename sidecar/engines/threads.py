@@ -38,12 +38,9 @@ def _groups(root: Path, proc_cgroup: Path) -> list[Path]:
     folders = {root, root / "cpu", root / "cpu,cpuacct"}  # inside a container its own group is mounted as the root
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top = root
-        elif "cpu" in controllers.split(","):
-            top = root / controllers
-        else:
+        if controllers and "cpu" not in controllers.split(","):
             continue
+        top = root / controllers  # v2 has one tree and names no controller, v1 a tree for each
         folder = top / path.lstrip("/")
         while folder != top:
             folders.add(folder)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from router.arms import Strategy, Work
+from router.arms import State, Strategy, Work
 from sidecar.engines.batching import estimated_tokens
 from sidecar.engines.manifest import Kind
 from sidecar.rerankers.base import Document, Limits, RerankerError, Scored
@@ -46,7 +46,7 @@ class LateInteraction(LocalReranker):
         super().__init__(name, folder, Strategy.LATE_INTERACTION, Kind.TOKEN_ENCODER, limits, options)
         self._warm: set[bytes] = set()
         self._warm_idle = warm_idle and vector_bytes > 0
-        self._cold: OrderedDict[bytes, Document] = OrderedDict()
+        self._cold: OrderedDict[bytes, str] = OrderedDict()  # digest -> the part of the text that is read
         self._cold_arrived = asyncio.Event()
         self._warmer: asyncio.Task[None] | None = None
 
@@ -54,6 +54,11 @@ class LateInteraction(LocalReranker):
     def warm_documents(self) -> int:
         """Documents whose vectors are kept now."""
         return len(self._warm)
+
+    @property
+    def remembered_documents(self) -> int:
+        """Documents that wait for idle time."""
+        return len(self._cold)
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
         """Tokens of the documents whose vectors are not kept, estimated from characters; 1 for those that are.
@@ -71,11 +76,11 @@ class LateInteraction(LocalReranker):
 
     def remember(self, documents: Sequence[Document]) -> None:
         """Queues documents whose vectors are not kept for idle time; the oldest leave a full queue."""
-        if not self._warm_idle:
+        if not self._warm_idle or self.availability().state is State.OFF:
             return
         for document in documents:
             if document.digest not in self._warm:
-                self._cold[document.digest] = document
+                self._cold[document.digest] = self._document_text(document)
                 self._cold.move_to_end(document.digest)
         while len(self._cold) > REMEMBERED_DOCUMENTS:
             self._cold.popitem(last=False)
@@ -92,8 +97,7 @@ class LateInteraction(LocalReranker):
         """Ends both."""
         if self._warmer is not None:
             self._warmer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._warmer
+            await asyncio.wait({self._warmer})
         await super().close()
 
     async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
@@ -121,10 +125,9 @@ class LateInteraction(LocalReranker):
             if not self._cold:
                 self._cold_arrived.clear()
                 continue
-            digest, document = self._cold.popitem(last=False)
+            digest, text = self._cold.popitem(last=False)
             if digest in self._warm:
                 continue
-            text = self._document_text(document)
             # A document that can't be encoded now is left cold: a request that needs it will say why.
             with contextlib.suppress(RerankerError):
                 await self._call(

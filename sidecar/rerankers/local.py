@@ -16,7 +16,8 @@ from sidecar.engines.manifest import Kind, ModelError, Truncation, read_manifest
 from sidecar.engines.threads import default_threads
 from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
 from sidecar.worker_messages import Load, Ready, Task
-from sidecar.worker_process import Answer, Patience, WorkerProcess
+from sidecar.worker_process import Patience, WorkerProcess
+from sidecar.worker_queue import Answer
 
 ResultT = TypeVar("ResultT")
 
@@ -24,7 +25,7 @@ ResultT = TypeVar("ResultT")
 TOKEN_BUDGET = 1
 # Most model tokens in one call of the child. A chunk of the pipeline is far smaller; this cuts another caller's long
 # list, so that the child is free for others in between and no call comes near the hard limit.
-MOST_TOKENS = 2_048
+MOST_TOKENS = 512
 PRIOR = LatencyPrior(base_ms=1.0, ms_per_token=0.3)  # only until the warm-up has reported
 
 

@@ -248,7 +248,15 @@ def test_revision_changes_with_whatever_changes_scores(monkeypatch: pytest.Monke
     revisions.append(revision())
     monkeypatch.undo()
     assert len(set(revisions)) == 6
-    other = LlmReranker("other name", "http://a/v1", "m", "key", prompt_price_micro_usd_per_1k=1, timeout_s=9)
+    other = LlmReranker(
+        "other name",
+        "http://a/v1",
+        "m",
+        "key",
+        prompt_price_micro_usd_per_1k=1,
+        max_document_tokens=256,
+        timeout_s=9,
+    )
     assert other.identity.revision == plain
     assert other.identity.strategy is Strategy.LLM
 

@@ -1,0 +1,130 @@
+"""The demo's own sidecar: a real child process on a private socket, stopped whatever happens to the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from millirank import Client, Decision, Document, RerankError, Verdict
+
+_START_TIMEOUT_S = 30.0
+_READY_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 10.0
+_POLL_S = 0.05
+# So long that no arm is left out for its time: what is still loading then says so.
+_UNLIMITED_MS = 60_000.0
+_LAST_LINES = 5
+
+
+class DemoError(Exception):
+    """The demo can't go on. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarProcess:
+    """A child process that may still be starting; its socket and log lie in a private folder."""
+
+    process: subprocess.Popen[bytes]
+    socket: Path
+    log: Path
+
+    @property
+    def target(self) -> str:
+        """Where clients find it."""
+        return f"unix:{self.socket}"
+
+    def check(self) -> None:
+        """Raises DemoError with its last words if it has ended."""
+        if self.process.poll() is not None:
+            raise DemoError(
+                f"the sidecar ended with exit code {self.process.returncode}; it said last:\n{self.last_words()}"
+            )
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_LAST_LINES:]) or "(nothing)"
+
+
+@contextlib.contextmanager
+def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[SidecarProcess]:
+    """``millirank serve`` with ``settings`` as environment variables and otherwise its defaults.
+
+    Returns at once, while it starts. Settings of whoever runs the demo are not inherited; OTEL_* variables are, so
+    that the demo's traces go where they say.
+    """
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("MILLIRANK_")}
+    socket, log = folder / f"{name}.sock", folder / f"{name}.log"
+    own = {"MILLIRANK_LISTEN__UNIX": str(socket), "MILLIRANK_LISTEN__TCP": "", "MILLIRANK_LINGER_S": "0"}
+    with log.open("wb") as output:
+        # In a session of its own: Ctrl-C reaches only the demo, which then stops its children in order.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sidecar", "serve"],
+            env={**inherited, **own, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield SidecarProcess(process, socket, log)
+    finally:
+        _stop(process)
+
+
+@contextlib.contextmanager
+def connected(child: SidecarProcess, query: str, documents: list[Document]) -> Iterator[Client]:
+    """A client of the sidecar, once it serves and no arm for this request is still loading its model.
+
+    Raises DemoError when it ends or takes too long.
+    """
+    with Client(child.target) as client:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not client.wait_until_ready(timeout_s=0.5):
+            child.check()
+            if time.monotonic() > deadline:
+                raise DemoError(
+                    f"the sidecar does not answer after {_START_TIMEOUT_S:.0f} s; it said last:\n{child.last_words()}"
+                )
+        _wait_for_models(client, child, query, documents)
+        yield client
+
+
+def _wait_for_models(client: Client, child: SidecarProcess, query: str, documents: list[Document]) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    loading = "no decision yet"
+    while time.monotonic() < deadline:
+        child.check()
+        # While it is busy loading, an answer may come late: then it is asked again.
+        with contextlib.suppress(RerankError):
+            decision = client.explain(query, documents, budget_ms=_UNLIMITED_MS)
+            loading = _still_loading(decision)
+            if not loading:
+                return
+        time.sleep(_POLL_S)
+    raise DemoError(f"the sidecar's models are not ready after {_READY_TIMEOUT_S:.0f} s: {loading}")
+
+
+def _still_loading(decision: Decision) -> str:
+    waiting = {arm.reranker: arm.detail for arm in decision.considered if arm.verdict is Verdict.NOT_READY}
+    return ", ".join(f"{name} ({detail})" for name, detail in waiting.items())
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask; if that does not help, kill the sidecar and its workers, which share its process group."""
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        pass  # killed below, as after an impatient second Ctrl-C
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,70 @@
+"""What the tests of the local rerankers share: documents, requests, and waiting for a state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from hashlib import blake2b, sha256
+from pathlib import Path
+
+from router.arms import State
+from sidecar.embedded import model_dir
+from sidecar.rerankers.base import Document, Reranker, Scored, ScoreRequest
+
+MINILM = model_dir("minilm-l6")
+TINY_CROSS_ENCODER = model_dir("tiny-cross-encoder")
+
+QUERY = "how to read a csv file"
+READY_S = 60.0  # loading takes 1 to 3 s on a machine that has nothing else to do
+PATIENT_S = 60.0
+
+
+def document(text: str) -> Document:
+    """A document as the pipeline makes it."""
+    return Document(id="d", text=text, digest=blake2b(text.encode(), digest_size=16).digest())
+
+
+def documents(count: int, words: int = 6, tag: str = "text") -> list[Document]:
+    """Different short documents; another ``tag`` makes other documents."""
+    return [document(f"{tag} number {number} " + "about files " * (words // 2)) for number in range(count)]
+
+
+async def score(reranker: Reranker, texts: Iterable[Document], query: str = QUERY) -> Scored:
+    """Scores without hurry."""
+    return await reranker.score(ScoreRequest(query, "", list(texts)), PATIENT_S)
+
+
+async def until(condition: Callable[[], bool], within_s: float = READY_S) -> None:
+    """Waits for a condition, or raises TimeoutError."""
+    end = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the condition did not come true in time")
+        await asyncio.sleep(0.005)
+
+
+async def ready(reranker: Reranker) -> None:
+    """Starts a reranker and waits until it has loaded."""
+    await reranker.start()
+    await settled(reranker)
+    assert reranker.availability().state is State.READY, reranker.availability()
+
+
+async def settled(reranker: Reranker) -> None:
+    """Waits until a reranker is READY or OFF."""
+    await until(lambda: reranker.availability().state is not State.WARMING)
+
+
+def copy_model(source: Path, target: Path, change: Callable[[bytes], bytes] | None = None) -> Path:
+    """A copy of a model folder; ``change`` edits the model file, and the manifest follows it."""
+    shutil.copytree(source, target)
+    if change is not None:
+        model = target / "model.onnx"
+        model.write_bytes(change(model.read_bytes()))
+        manifest = json.loads((target / "model.json").read_bytes())
+        manifest["files"]["model.onnx"] = sha256(model.read_bytes()).hexdigest()
+        (target / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return target

@@ -1,0 +1,139 @@
+"""Which exporters the OTEL_* variables choose, and what the instruments count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetrics
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpans
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetrics
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpans
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from sidecar import telemetry
+from sidecar.rerankers.base import BackendError
+from sidecar.telemetry import TelemetryError, _metric_exporter, _span_exporter
+from tests.helpers import MARKER, Rig, ScriptedReranker, request, rig
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "spans", "metrics"),
+    [
+        ({}, None, None),
+        (ENDPOINT, GrpcSpans, GrpcMetrics),
+        ({**ENDPOINT, "OTEL_SDK_DISABLED": "TRUE"}, None, None),
+        ({**ENDPOINT, "OTEL_METRICS_EXPORTER": "none"}, GrpcSpans, None),
+        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, None, GrpcMetrics),
+        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": ""}, GrpcSpans, GrpcMetrics),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4317"}, GrpcSpans, None),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:4317"}, None, GrpcMetrics),
+        (
+            {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"},
+            ConsoleSpanExporter,
+            ConsoleMetricExporter,
+        ),
+        ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, HttpSpans, HttpMetrics),
+        (
+            {**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
+            GrpcSpans,
+            HttpMetrics,
+        ),
+    ],
+)
+def test_exporters_follow_the_environment(
+    environment: dict[str, str], spans: type | None, metrics: type | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is exported until asked for; the standard variables choose exporter and protocol for each signal."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)  # exporters read their endpoints from the process's own environment
+    for made, wanted in ((_span_exporter(environment), spans), (_metric_exporter(environment), metrics)):
+        assert type(made) is (wanted or type(None))
+        if made is not None:
+            made.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "jaeger"}, "OTEL_TRACES_EXPORTER is 'jaeger'; use otlp, console or none"),
+        ({"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER is 'prometheus'"),
+        (
+            {**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'; use grpc or http/protobuf",
+        ),
+    ],
+)
+def test_exporters_that_are_not_there(environment: dict[str, str], words: str) -> None:
+    """The variable, its value and what there is."""
+    with pytest.raises(TelemetryError, match=words):
+        telemetry.set_up(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, "millirank"),
+        ({"OTEL_SERVICE_NAME": "search"}, "search"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=shop"}, "shop"),
+        ({"OTEL_SERVICE_NAME": "search", "OTEL_RESOURCE_ATTRIBUTES": "service.name=shop"}, "search"),
+    ],
+)
+def test_service_name(environment: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's name wins, as the specification orders them; without one it is ours."""
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    spans = InMemorySpanExporter()
+    built = telemetry.set_up(environment, SimpleSpanProcessor(spans))
+    built.tracer.start_span("x").end()
+    built.close()
+    (span,) = spans.get_finished_spans()
+    assert span.resource.attributes["service.name"] == name
+
+
+async def _answer(parts: Rig, *texts: str, **fields: Any) -> None:
+    answer = await parts.pipeline.rerank(request(fields.pop("query", "red"), *texts, **fields), None, parts.clock())
+    parts.service._metrics.answered(answer)
+
+
+async def test_answers_are_counted() -> None:
+    """Duration, share of the budget and prediction error of a complete answer, by strategy."""
+    parts = rig(ScriptedReranker())
+    await _answer(parts, "red", "blue")
+    metrics = parts.metrics()
+    (point,) = metrics["millirank.request.duration"]
+    assert point["count"] == 1
+    assert point["attributes"]["millirank.strategy"] == "cross_encoder"
+    assert point["attributes"]["millirank.completeness"] == "full"
+    assert metrics["millirank.budget.use"][0]["sum"] > 0
+    assert metrics["millirank.prediction.ratio"][0]["attributes"] == {"millirank.reranker": "scripted"}
+    assert "millirank.degradations" not in metrics
+
+
+async def test_degradations_are_counted_by_reason() -> None:
+    """Invariant 5: why an answer is less than planned is in a metric."""
+    reranker = ScriptedReranker()
+    reranker.script = [BackendError("down"), BackendError("down")]
+    parts = rig(reranker)
+    for _ in range(2):
+        await _answer(parts, "red", "blue")
+    await _answer(parts, "red", "blue", budget_ms=0.0)
+    counted = {
+        point["attributes"]["millirank.degradation"]: point["value"]
+        for point in parts.metrics()["millirank.degradations"]
+    }
+    assert counted == {"backend_error": 2, "budget_too_small": 1}
+
+
+async def test_metrics_and_spans_hold_no_text() -> None:
+    """Invariant 11: neither query, document, id, tenant nor instruction appears in any metric or span."""
+    parts = rig(ScriptedReranker())
+    await _answer(parts, f"{MARKER} red", MARKER, query=MARKER, tenant=MARKER, instruction=MARKER)
+    assert parts.spans.get_finished_spans()
+    for span in parts.spans.get_finished_spans():
+        assert MARKER not in span.to_json()
+    assert MARKER not in parts.metric_reader.get_metrics_data().to_json()  # type: ignore[union-attr]
