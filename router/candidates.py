@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from router.arms import Strategy
 from router.decision import ConsideredArm, Decision, Reason, RerankerView, Verdict
 from router.gain import assumed_curve, read_curve
 from router.profile import SIGNALS_ARM, GainCurve, Profile
+
+OVER_BUDGET: Final = "p95 {:.1f} ms > {:.1f} ms left"
+OVER_COST: Final = "{} micro-USD > {} allowed"
 
 
 @dataclass(slots=True)
@@ -25,7 +29,12 @@ class Arm:
     lower: float
     micro_usd: int
     verdict: Verdict | None = None
-    detail: str = ""
+    why: tuple[str | float, ...] = ()
+
+    def say(self, verdict: Verdict, template: str, *facts: str | float) -> None:
+        """Conclude; words and facts are put together only when somebody reads them (`ConsideredArm.detail`)."""
+        self.verdict = verdict
+        self.why = (template, *facts)
 
     @property
     def label(self) -> str:
@@ -49,17 +58,19 @@ def reranker_arms(view: RerankerView, ks: Sequence[int], curve: GainCurve | None
     if view.max_documents is not None:
         ks = sorted({min(k, view.max_documents) for k in ks})
     work, queue_ms, strategy, name = view.work, view.queue_ms, view.strategy, view.name
-    predict, price = view.predict, work.micro_usd_per_token
+    p50_base, p50_rate, p95_base, p95_rate = view.pace
+    p50_base, p95_base, price = p50_base + queue_ms, p95_base + queue_ms, work.micro_usd_per_token
     tokens, counted = work.fixed_tokens, 0
-    gains = [(0.0, 0.0)] * len(ks) if curve is None else read_curve(curve, ks)
+    gains = [(0.0, 0.0)] * len(ks) if curve is None else read_curve(curve, tuple(ks))
     arms = []
     for k, (gain, lower) in zip(ks, gains, strict=True):
         tokens += sum(work.tokens[counted:k])
         counted = k
-        time = predict(tokens)
         # Rounded up, so that nothing with a price ever passes for free.
         micro_usd = math.ceil(tokens * price) if price else 0
-        arms.append(Arm(strategy, name, k, time.p50_ms + queue_ms, time.p95_ms + queue_ms, gain, lower, micro_usd))
+        arms.append(
+            Arm(strategy, name, k, p50_base + p50_rate * tokens, p95_base + p95_rate * tokens, gain, lower, micro_usd)
+        )
     return arms
 
 
@@ -102,7 +113,7 @@ def decide(chosen: Arm, reason: Reason, arms: Iterable[Arm], signals: str) -> De
                 arm.gain,
                 arm.micro_usd,
                 arm.verdict,
-                arm.detail,
+                arm.why,
             )
         )
     return Decision(

@@ -5,13 +5,12 @@ Names match the wire contract's `DecisionReason` and `Verdict`. Import these fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from router.arms import Availability, Strategy, Work
-from router.latency import Prediction
+from router.latency import Pace
 
 
 class Reason(StrEnum):
@@ -60,7 +59,7 @@ class Routing:
 class RerankerView:
     """One configured reranker, as far as this request is concerned.
 
-    ``predict`` maps tokens to compute to a time without the queue; ``queue_ms`` is the wait before it starts.
+    ``pace`` is how long its work takes without the queue; ``queue_ms`` is the wait before it starts.
     ``assumed_gain`` (nDCG@10) stands in where the profile has no calibrated curve. ``whole_list`` rerankers
     score all candidates in a single call, so running out of time leaves nothing; ``max_documents`` is the most that
     one answer can cover (None: any number).
@@ -70,7 +69,7 @@ class RerankerView:
     strategy: Strategy
     availability: Availability
     work: Work
-    predict: Callable[[int], Prediction]
+    pace: Pace
     queue_ms: float = 0.0
     assumed_gain: float | None = None
     whole_list: bool = False
@@ -91,7 +90,14 @@ class ConsideredArm(NamedTuple):
     expected_gain: float
     micro_usd: int
     verdict: Verdict
-    detail: str
+    why: tuple[str | float, ...]
+    """A template and what goes into it: `detail` is put into words only where somebody reads it."""
+
+    @property
+    def detail(self) -> str:
+        """The verdict in words, for a person."""
+        template, *facts = self.why
+        return str(template).format(*facts)
 
 
 @dataclass(frozen=True, slots=True)

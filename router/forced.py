@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from router.arms import State, Strategy
 from router.candidates import (
+    OVER_BUDGET,
+    OVER_COST,
     Arm,
     decide,
     grid,
@@ -76,9 +78,9 @@ def choose_forced(
             offers.append((view, fitting[-1] if fitting else affordable[0], bool(fitting)))
     if not offers:
         for arm in arms:
-            _over_cost(arm, max_micro_usd)
+            arm.say(Verdict.OVER_COST, OVER_COST, arm.micro_usd, max_micro_usd or 0)
         none = none_arm()
-        none.verdict, none.detail = Verdict.CHOSEN, "the forced arm does not fit the price limit"
+        none.say(Verdict.CHOSEN, "the forced arm does not fit the price limit")
         return decide(none, Reason.BUDGET_TOO_SMALL, (none, *arms), signals)
 
     # What can run now and fits comes first; then the best expected gain; then the name, to be deterministic.
@@ -94,24 +96,22 @@ def choose_forced(
     states = {other.name: other for other in usable}
     for arm in arms:
         _explain(arm, chosen, states[arm.reranker], spendable_ms, max_micro_usd)
-    chosen.verdict = Verdict.CHOSEN
-    chosen.detail = _chosen_detail(view, chosen, fits, spendable_ms)
+    detail = _chosen_detail(view, chosen, fits, spendable_ms)
     if reranker_curve(profile, view, signals) is None:
-        chosen.detail += f"; its gain is not calibrated for signals {signals!r}"
+        detail += f"; its gain is not calibrated for signals {signals!r}"
+    chosen.say(Verdict.CHOSEN, "{}", detail)
     return decide(chosen, Reason.FORCED, arms, signals)
 
 
 def _without_model(documents: int, routing: Routing, profile: Profile, signals: str, signals_ms: float) -> Decision:
     if routing.strategy is Strategy.NONE:
         arm = none_arm()
-        arm.detail = "forced: first-stage order"
+        arm.say(Verdict.CHOSEN, "forced: first-stage order")
     else:
         curve = signals_curve(profile, signals)
         arm = signals_arm(min(routing.rerank_k or documents, documents), signals_ms, curve)
-        arm.detail = f"forced: fusion of signals {signals!r}"
-        if curve is None:
-            arm.detail += ", whose gain is not calibrated"
-    arm.verdict = Verdict.CHOSEN
+        unknown = ", whose gain is not calibrated" if curve is None else ""
+        arm.say(Verdict.CHOSEN, "forced: fusion of signals {!r}{}", signals, unknown)
     return decide(arm, Reason.FORCED, (arm,), signals)
 
 
@@ -138,18 +138,14 @@ def _family(routing: Routing, rerankers: Sequence[RerankerView]) -> list[Reranke
 def _explain(arm: Arm, chosen: Arm, view: RerankerView, spendable_ms: float, max_micro_usd: int | None) -> None:
     """Why this arm of the family is not the one taken."""
     if max_micro_usd is not None and arm.micro_usd > max_micro_usd:
-        _over_cost(arm, max_micro_usd)
+        arm.say(Verdict.OVER_COST, OVER_COST, arm.micro_usd, max_micro_usd)
     elif arm.p95_ms > spendable_ms:
-        arm.verdict, arm.detail = Verdict.OVER_BUDGET, f"p95 {arm.p95_ms:.1f} ms > {spendable_ms:.1f} ms left"
+        arm.say(Verdict.OVER_BUDGET, OVER_BUDGET, arm.p95_ms, spendable_ms)
     elif view.availability.state is not State.READY:
-        arm.verdict, arm.detail = _STATE_VERDICT[view.availability.state], _state(view)
+        arm.say(_STATE_VERDICT[view.availability.state], "{}", _state(view))
     else:
-        arm.verdict = Verdict.LOWER_GAIN
-        arm.detail = f"expected gain {arm.gain:.3f}; {chosen.label} was preferred with {chosen.gain:.3f}"
-
-
-def _over_cost(arm: Arm, max_micro_usd: int | None) -> None:
-    arm.verdict, arm.detail = Verdict.OVER_COST, f"{arm.micro_usd} micro-USD > {max_micro_usd} allowed"
+        words = "expected gain {:.3f}; {} was preferred with {:.3f}"
+        arm.say(Verdict.LOWER_GAIN, words, arm.gain, chosen.label, chosen.gain)
 
 
 def _chosen_detail(view: RerankerView, arm: Arm, fits: bool, spendable_ms: float) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,15 +29,18 @@ def expected_gain(profile: Profile, reranker: str, traits: Traits, k: int) -> Ga
     """
     arm = profile.arms.get(reranker)
     curve = None if arm is None else arm.gains.get(signal_set(profile, traits))
-    return None if curve is None else Gain(*read_curve(curve, [min(k, traits.documents)])[0])
+    return None if curve is None else Gain(*read_curve(curve, (min(k, traits.documents),))[0])
 
 
-def read_curve(curve: GainCurve, ks: Sequence[int]) -> list[tuple[float, float]]:
+@functools.lru_cache(maxsize=1024)
+def read_curve(curve: GainCurve, ks: tuple[int, ...]) -> tuple[tuple[float, float], ...]:
     """(expected, lower) at each of ``ks``: linear in log(k) between the points, through (1, 0), flat at the end.
 
     One candidate cannot be reordered, hence (1, 0); log(k) because the measured curves are close to straight in
     it until their knee. Calibration states the interval at the best k only: elsewhere its width is taken to
     shrink with the gain, because fewer candidates moved means a smaller effect either way.
+
+    Remembered: a profile has few curves, and requests few different numbers of candidates.
     """
     best = -math.inf
     for _, gain in curve.points:
@@ -49,7 +52,7 @@ def read_curve(curve: GainCurve, ks: Sequence[int]) -> list[tuple[float, float]]
         share = min(1.0, abs(expected) / best) if best > 0.0 else 1.0
         # Written so that the lower end at the best k is the stated one to the last bit.
         read.append((expected, (expected - best * share) + curve.lower * share))
-    return read
+    return tuple(read)
 
 
 def assumed_curve(gain: float) -> GainCurve:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from router.histogram import Z95, RatioHistogram
 from router.regression import ForgettingLine
@@ -57,12 +57,26 @@ class LatencyPrior:
                 raise ValueError(f"{name} must be finite and at least {low:g}, got {value}")
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Median and 95th percentile in ms."""
 
     p50_ms: float
     p95_ms: float
+
+
+class Pace(NamedTuple):
+    """Predictions for every number of tokens at one moment: each quantile is ``base + per_token * tokens``, in ms."""
+
+    p50_base_ms: float
+    p50_ms_per_token: float
+    p95_base_ms: float
+    p95_ms_per_token: float
+
+    def at(self, tokens: int) -> Prediction:
+        """The prediction for ``tokens``."""
+        return Prediction(
+            self.p50_base_ms + self.p50_ms_per_token * tokens, self.p95_base_ms + self.p95_ms_per_token * tokens
+        )
 
 
 class LatencyEstimator:
@@ -74,7 +88,7 @@ class LatencyEstimator:
     """
 
     __slots__ = (
-        "_age", "_cached_idle", "_down", "_half_life", "_histogram", "_last", "_line", "_p50", "_p95", "_up",
+        "_age", "_cached_idle", "_down", "_half_life", "_histogram", "_last", "_line", "_pace", "_up",
     )  # fmt: skip
 
     def __init__(self, prior: LatencyPrior, half_life: float = 500.0) -> None:
@@ -87,17 +101,20 @@ class LatencyEstimator:
         self._age = 0
         self._up = self._down = 0.0  # Page's two sums
         self._last = math.inf  # when the last sample came; inf: never, so that nothing counts as idle
-        # (base ms, ms per token) of each quantile after _cached_idle seconds without a sample; -1: stale.
-        self._p50 = self._p95 = (0.0, 0.0)
+        # What is predicted after _cached_idle seconds without a sample; -1: stale.
+        self._pace = Pace(0.0, 0.0, 0.0, 0.0)
         self._cached_idle = -1
 
     def predict(self, tokens: int, now: float) -> Prediction:
         """Median and p95 in ms of computing ``tokens``; changes no later prediction."""
+        return self.pace(now).at(tokens)
+
+    def pace(self, now: float) -> Pace:
+        """The predictions for every number of tokens; changes none of them."""
         idle = int(now - self._last) if now > self._last else 0
         if idle != self._cached_idle:
             self._refresh(idle)
-        (a50, b50), (a95, b95) = self._p50, self._p95
-        return Prediction(a50 + b50 * tokens, a95 + b95 * tokens)
+        return self._pace
 
     def observe(self, tokens: int, elapsed_ms: float, now: float) -> None:
         """Learn from a call that ended. Raises ValueError for negative or not finite figures."""
@@ -131,7 +148,7 @@ class LatencyEstimator:
         trust = _trust(idle)
         a, b = self._line.mixed(trust)
         median, p95 = map(math.exp, self._histogram.log_quantiles(trust))
-        self._p50, self._p95 = (a * median, b * median), (a * p95, b * p95)
+        self._pace = Pace(a * median, b * median, a * p95, b * p95)
         self._cached_idle = idle
 
     def _settle(self, now: float) -> None:

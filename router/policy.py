@@ -12,6 +12,8 @@ from typing import Final
 
 from router.arms import State, Strategy
 from router.candidates import (
+    OVER_BUDGET,
+    OVER_COST,
     Arm,
     decide,
     grid,
@@ -118,10 +120,9 @@ def _judged_signals(
     curve = signals_curve(profile, signals)
     arm = signals_arm(ks[0] if routing.rerank_k else documents, signals_ms, curve)
     if routing.allowed and Strategy.SIGNALS not in routing.allowed:
-        arm.verdict, arm.detail = Verdict.NOT_ALLOWED, "the request's routing excludes signals"
+        arm.say(Verdict.NOT_ALLOWED, "the request's routing excludes signals")
     elif curve is None:
-        arm.verdict = Verdict.NO_GAIN
-        arm.detail = f"not calibrated for signals {signals!r}: run `millirank calibrate`"
+        arm.say(Verdict.NO_GAIN, "not calibrated for signals {!r}: run `millirank calibrate`", signals)
     else:
         _judge(arm, limits)
     return arm
@@ -139,27 +140,29 @@ def _judged_reranker(
     curve = reranker_curve(profile, view, signals)
     state = view.availability.state
     if routing.allowed and view.strategy not in routing.allowed:
-        against = (Verdict.NOT_ALLOWED, f"the request's routing excludes {view.strategy.value}")
+        against = (Verdict.NOT_ALLOWED, "the request's routing excludes {}", view.strategy.value)
     elif state is State.OFF:
-        against = (Verdict.OFF, view.availability.detail or state.value)
+        against = (Verdict.OFF, "{}", view.availability.detail or state.value)
     elif curve is None:
-        hint = "run `millirank calibrate`, or set expected_gain"
-        against = (Verdict.NO_GAIN, f"not calibrated for signals {signals!r}: {hint}")
+        hint = "not calibrated for signals {!r}: run `millirank calibrate`, or set expected_gain"
+        against = (Verdict.NO_GAIN, hint, signals)
     else:
         against = None
     if state is State.OFF and against is not None:
         # It says nothing about its work: one line is all there is to report.
-        return [Arm(view.strategy, view.name, ks[-1], 0.0, 0.0, 0.0, 0.0, 0, *against)]
+        off = Arm(view.strategy, view.name, ks[-1], 0.0, 0.0, 0.0, 0.0, 0)
+        off.say(*against)
+        return [off]
     arms = reranker_arms(view, ks, curve)
     for arm in arms:
         if against is not None:
-            arm.verdict, arm.detail = against
+            arm.say(*against)
             continue
         _judge(arm, limits)
         # Last: what would not fit anyway is not waiting for its model.
         if arm.verdict is None and state is not State.READY:
-            arm.verdict = Verdict.NOT_READY if state is State.WARMING else Verdict.CIRCUIT_OPEN
-            arm.detail = view.availability.detail or state.value
+            waiting = Verdict.NOT_READY if state is State.WARMING else Verdict.CIRCUIT_OPEN
+            arm.say(waiting, "{}", view.availability.detail or state.value)
     return arms
 
 
@@ -167,14 +170,14 @@ def _judge(arm: Arm, limits: tuple[float, int | None]) -> None:
     """Gain, time, money, in this order; leaves the verdict None if all are well."""
     spendable_ms, max_micro_usd = limits
     if arm.gain <= 0.0:
-        arm.verdict, arm.detail = Verdict.NO_GAIN, f"expected gain {arm.gain:.3f} is not above 0"
+        arm.say(Verdict.NO_GAIN, "expected gain {:.3f} is not above 0", arm.gain)
     elif arm.lower < -MAX_HARM:
-        arm.verdict = Verdict.NO_GAIN
-        arm.detail = f"may hurt: lower bound {arm.lower:.3f} of its gain {arm.gain:.3f} is below {-MAX_HARM:.3f}"
+        words = "may hurt: lower bound {:.3f} of its gain {:.3f} is below {:.3f}"
+        arm.say(Verdict.NO_GAIN, words, arm.lower, arm.gain, -MAX_HARM)
     elif not arm.p95_ms <= spendable_ms:  # a prediction that is not a number does not fit
-        arm.verdict, arm.detail = Verdict.OVER_BUDGET, f"p95 {arm.p95_ms:.1f} ms > {spendable_ms:.1f} ms left"
+        arm.say(Verdict.OVER_BUDGET, OVER_BUDGET, arm.p95_ms, spendable_ms)
     elif max_micro_usd is not None and arm.micro_usd > max_micro_usd:
-        arm.verdict, arm.detail = Verdict.OVER_COST, f"{arm.micro_usd} micro-USD > {max_micro_usd} allowed"
+        arm.say(Verdict.OVER_COST, OVER_COST, arm.micro_usd, max_micro_usd)
 
 
 def _walk(none: Arm, eligible: list[Arm], rate_ms: float) -> Arm:
@@ -199,25 +202,22 @@ def _reason(arms: list[Arm]) -> Reason:
 
 def _explain(arms: list[Arm], chosen: Arm, reason: Reason, rate_ms: float, spendable_ms: float) -> None:
     """Give the eligible arms their final verdicts."""
-    rival = f"{chosen.label} has {chosen.gain:.3f}"
+    rival = chosen.label
     for arm in arms:
         if arm is chosen:
-            arm.verdict = Verdict.CHOSEN
-            arm.detail = (
-                _FIRST_STAGE[reason]
-                if arm.strategy is Strategy.NONE
-                else f"expected gain {arm.gain:.3f} for p50 {arm.p50_ms:.1f} ms; "
-                f"p95 {arm.p95_ms:.1f} ms fits {spendable_ms:.1f} ms"
-            )
+            if arm.strategy is Strategy.NONE:
+                arm.say(Verdict.CHOSEN, _FIRST_STAGE[reason])
+            else:
+                words = "expected gain {:.3f} for p50 {:.1f} ms; p95 {:.1f} ms fits {:.1f} ms"
+                arm.say(Verdict.CHOSEN, words, arm.gain, arm.p50_ms, arm.p95_ms, spendable_ms)
         elif arm.verdict is None:
             added = arm.gain - chosen.gain
             if added > 0.0:
                 longer_ms = arm.p50_ms - chosen.p50_ms
-                arm.verdict = Verdict.NOT_WORTH_ITS_TIME
-                arm.detail = f"adds {added:.4f} for {longer_ms:.1f} ms more; has to add {rate_ms * longer_ms:.4f}"
+                words = "adds {:.4f} for {:.1f} ms more; has to add {:.4f}"
+                arm.say(Verdict.NOT_WORTH_ITS_TIME, words, added, longer_ms, rate_ms * longer_ms)
             else:
-                arm.verdict = Verdict.LOWER_GAIN
-                arm.detail = f"expected gain {arm.gain:.3f}; {rival}"
+                arm.say(Verdict.LOWER_GAIN, "expected gain {:.3f}; {} has {:.3f}", arm.gain, rival, chosen.gain)
 
 
 _FIRST_STAGE: Final = {

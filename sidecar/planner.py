@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -132,7 +131,7 @@ class Planner:
             strategy=reranker.identity.strategy,
             availability=reranker.availability(),
             work=work,
-            predict=functools.partial(self._estimates.stage[name].predict, now=now),
+            pace=self._estimates.stage[name].pace(now),
             queue_ms=reranker.queue_ms(),
             assumed_gain=self._assumed_gains.get(name),
             whole_list=limits.whole_list,

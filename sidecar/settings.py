@@ -105,7 +105,7 @@ class LateInteractionSettings(LocalModel):
     """Late interaction: one vector per token, kept for documents that were seen before."""
 
     strategy: Literal["late_interaction"] = "late_interaction"
-    vector_bytes: int = Field(128 * MIB, ge=0, description="memory for kept token vectors")
+    vector_bytes: int = Field(64 * MIB, ge=0, description="memory for kept token vectors")
     warm_idle: bool = Field(True, description="encode documents that were seen but not scored while nothing waits")
 
 

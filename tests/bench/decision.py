@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from router.arms import Availability, State, Strategy, Work
-from router.latency import LatencyEstimator, LatencyPrior, Prediction
+from router.latency import LatencyEstimator, LatencyPrior, Pace
 from router.policy import Decision, RerankerView, Routing, choose
 from router.profile import FORMAT, Profile, parse
 from router.traits import extract
@@ -108,7 +108,7 @@ def _decision_maker() -> Callable[[], Decision]:
             strategy=Strategy.LATE_INTERACTION,
             availability=Availability(State.READY),
             work=Work(tokens=(150 + number,) * _CANDIDATES, fixed_tokens=12),
-            predict=_predictor(number),
+            pace=_pace(number),
         )
         for number in range(_RERANKERS)
     ]
@@ -130,12 +130,12 @@ def _decision_maker() -> Callable[[], Decision]:
     return decide
 
 
-def _predictor(number: int) -> Callable[[int], Prediction]:
+def _pace(number: int) -> Pace:
     """What a reranker's estimator predicts after some samples."""
     estimator = LatencyEstimator(LatencyPrior(base_ms=2.0 + number, ms_per_token=0.01))
     for sample in range(100):
         estimator.observe(1000 + 10 * sample, 12.0 + number + 0.1 * sample, now=1.0)
-    return lambda tokens: estimator.predict(tokens, now=1.0)
+    return estimator.pace(now=1.0)
 
 
 def _profile() -> Profile:

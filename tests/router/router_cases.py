@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.arms import Availability, State, Strategy, Work
-from router.latency import LatencyPrior, Prediction
+from router.latency import LatencyPrior, Pace
 from router.policy import Decision, RerankerView, Routing, choose
 from router.profile import ArmProfile, FusionWeights, GainCurve, Profile
 from router.traits import Traits
@@ -49,12 +49,9 @@ def view(
     **more: Any,
 ) -> RerankerView:
     """A reranker whose every candidate has ``tokens`` tokens: p50 = ms_per_token * tokens * k, p95 = spread * p50."""
-
-    def predict(total: int) -> Prediction:
-        return Prediction(ms_per_token * total, spread * ms_per_token * total)
-
+    pace = Pace(0.0, ms_per_token, 0.0, spread * ms_per_token)
     work = Work(tokens=(tokens,) * 1000, micro_usd_per_token=price)
-    return RerankerView(name, strategy, Availability(state, detail), work, predict, **more)
+    return RerankerView(name, strategy, Availability(state, detail), work, pace, **more)
 
 
 def decide(
