@@ -8,6 +8,8 @@ prediction = (a + b * tokens) * quantile of actual/predicted
 - Memory: a sample's weight halves every ``half_life`` samples, but while the estimator is young every age/2
   (at least 20): the prior and the first samples, measured against a line that was still moving, must not
   linger.
+- Childhood: a ratio to a line that was still moving says nothing later on. For its first `_CHILDHOOD` samples the
+  histogram is therefore made anew from the samples themselves, against the line as it stands.
 - Change of level (a neighbour took the CPU, a model got a new GPU): Page's two-sided cumulative sum test
   (Page 1954) on the standardised log ratio makes the estimator young again. Waiting for a half-life of 500
   samples to pass would overrun budgets, or waste them, for minutes.
@@ -28,6 +30,7 @@ from router.regression import ForgettingLine
 
 IDLE_HALF_LIFE_S: Final = 120.0
 _YOUNGEST_HALF_LIFE: Final = 20.0
+_CHILDHOOD: Final = 32  # samples
 _KEEP_ON_CHANGE: Final = 10.0  # samples' worth of weight that survives a change of level
 _DRIFT: Final = 0.5  # Page's reference value: half of the one-sigma shift that is to be found fast
 _ALARM: Final = 10.0  # Page's decision interval: with _DRIFT, one false alarm in about 140,000 normal samples
@@ -88,7 +91,8 @@ class LatencyEstimator:
     """
 
     __slots__ = (
-        "_age", "_cached_idle", "_down", "_half_life", "_histogram", "_last", "_line", "_pace", "_up",
+        "_age", "_cached_idle", "_down", "_first", "_half_life", "_histogram", "_last", "_line", "_pace", "_spread",
+        "_up",
     )  # fmt: skip
 
     def __init__(self, prior: LatencyPrior, half_life: float = 500.0) -> None:
@@ -97,7 +101,9 @@ class LatencyEstimator:
             raise ValueError(f"half_life must be a positive number of samples, got {half_life}")
         self._half_life = half_life
         self._line = ForgettingLine(prior.base_ms, prior.ms_per_token)
+        self._spread = prior.spread
         self._histogram = RatioHistogram(prior.spread)
+        self._first: list[tuple[int, float, bool]] = []  # (tokens, ms, cut off) of the first _CHILDHOOD samples
         self._age = 0
         self._up = self._down = 0.0  # Page's two sums
         self._last = math.inf  # when the last sample came; inf: never, so that nothing counts as idle
@@ -125,6 +131,7 @@ class LatencyEstimator:
         keep = self._grow_older(log_ratio)
         self._histogram.add(log_ratio, keep)
         self._line.add(tokens, elapsed_ms, keep)
+        self._look_back(tokens, elapsed_ms, censored=False)
 
     def observe_timeout(self, tokens: int, at_least_ms: float, now: float) -> None:
         """Learn from a call that was cut off after ``at_least_ms``: a censored sample, it would have taken
@@ -143,6 +150,20 @@ class LatencyEstimator:
         self._histogram.add_censored(log_ratio, keep)
         if at_least_ms > predicted_ms:
             self._line.add(tokens, at_least_ms, keep)
+        self._look_back(tokens, at_least_ms, censored=True)
+
+    def _look_back(self, tokens: int, ms: float, censored: bool) -> None:
+        """In childhood: make the histogram anew, against the line as it is now."""
+        if len(self._first) == _CHILDHOOD:
+            return
+        self._first.append((tokens, ms, censored))
+        self._histogram = RatioHistogram(self._spread)
+        for seen_tokens, seen_ms, cut_off in self._first:
+            log_ratio = math.log(seen_ms / self._line.at(seen_tokens))
+            if cut_off:
+                self._histogram.add_censored(log_ratio, keep=1.0)
+            else:
+                self._histogram.add(log_ratio, keep=1.0)
 
     def _refresh(self, idle: int) -> None:
         trust = _trust(idle)

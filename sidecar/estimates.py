@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from router.arms import State, Strategy
 from router.latency import LatencyEstimator, LatencyPrior
@@ -28,14 +30,14 @@ class Estimates:
         self._rerankers = rerankers
         self.stage: dict[str, LatencyEstimator] = {}
         self.chunk: dict[str, LatencyEstimator] = {}
+        self._priors: dict[str, LatencyPrior] = {}
         self._unseeded = set(rerankers)
         for name, reranker in rerankers.items():
             known = profile.arms.get(name)
             prior = known.latency if known else _UNKNOWN[reranker.identity.strategy]
+            self._priors[name] = prior
             self.stage[name] = LatencyEstimator(prior)
-            self.chunk[name] = LatencyEstimator(
-                LatencyPrior(prior.base_ms * _CHUNK_BASE_SHARE, prior.ms_per_token, prior.spread)
-            )
+            self.chunk[name] = LatencyEstimator(_of_a_chunk(prior))
 
     def seed(self) -> None:
         """Teach both estimators what the warm-up measured, once for each reranker that has become ready."""
@@ -46,6 +48,23 @@ class Estimates:
             reranker = self._rerankers[name]
             if reranker.availability().state is State.READY:
                 self._unseeded.discard(name)
-                for tokens, elapsed_ms in reranker.warm_up_samples():
-                    self.stage[name].observe(tokens, elapsed_ms, now)
-                    self.chunk[name].observe(tokens, elapsed_ms, now)
+                samples = reranker.warm_up_samples()
+                self.stage[name] = _seeded(self._priors[name], samples, now)
+                self.chunk[name] = _seeded(_of_a_chunk(self._priors[name]), samples, now)
+
+
+def _seeded(prior: LatencyPrior, samples: Sequence[tuple[int, float]], now: float) -> LatencyEstimator:
+    """An estimator for this machine. The profile's prior was measured on another one: its shape is kept, its level
+    is the warm-up's (the median ratio)."""
+    if samples:
+        ratios = (elapsed_ms / (prior.base_ms + prior.ms_per_token * tokens) for tokens, elapsed_ms in samples)
+        factor = statistics.median(ratios)
+        prior = replace(prior, base_ms=prior.base_ms * factor, ms_per_token=prior.ms_per_token * factor)
+    estimator = LatencyEstimator(prior)
+    for tokens, elapsed_ms in samples:
+        estimator.observe(tokens, elapsed_ms, now)
+    return estimator
+
+
+def _of_a_chunk(prior: LatencyPrior) -> LatencyPrior:
+    return replace(prior, base_ms=prior.base_ms * _CHUNK_BASE_SHARE)

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 from sidecar.engines.manifest import Manifest, Truncation
 
 HEADER = struct.Struct("!Q")  # length of the body that follows, in bytes
+# Queries whose vectors the child keeps and the parent knows of. The chunks of one request share one; about 25 KB each.
+KEPT_QUERIES = 64
 
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 

@@ -16,9 +16,7 @@ from sidecar.engines.vectors import (
     quantise,
     quantise_query,
 )
-from sidecar.worker_messages import EncodeResult, LateResult, StoreChange
-
-KEPT_QUERIES = 64  # the chunks of one request share a query; about 25 KB each
+from sidecar.worker_messages import KEPT_QUERIES, EncodeResult, LateResult, StoreChange
 
 
 class LateInteractionScorer:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from router.arms import State, Strategy, Work
-from sidecar.engines.batching import estimated_tokens
+from sidecar.engines.batching import estimated_tokens, kept_tokens
 from sidecar.engines.manifest import Kind
 from sidecar.rerankers.base import Document, Limits, RerankerError, Scored
 from sidecar.rerankers.local import LocalModelOptions, LocalReranker
-from sidecar.worker_messages import Encode, EncodeResult, LateResult, Ready, ScoreLate
+from sidecar.worker_messages import KEPT_QUERIES, Encode, EncodeResult, LateResult, Ready, ScoreLate
 
 QUIET_S = 0.05  # how long the child must have had nothing to do before it is given something ahead of time
 REMEMBERED_DOCUMENTS = 2_048
@@ -47,6 +47,7 @@ class LateInteraction(LocalReranker):
         self._warm: set[bytes] = set()
         self._warm_idle = warm_idle and vector_bytes > 0
         self._cold: OrderedDict[bytes, str] = OrderedDict()  # digest -> the part of the text that is read
+        self._queries: OrderedDict[str, None] = OrderedDict()
         self._cold_arrived = asyncio.Event()
         self._warmer: asyncio.Task[None] | None = None
 
@@ -61,18 +62,23 @@ class LateInteraction(LocalReranker):
         return len(self._cold)
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
-        """Tokens of the documents whose vectors are not kept, estimated from characters; 1 for those that are.
+        """Tokens of the documents whose vectors are not kept, estimated from characters, and the query's.
 
+        Of those that are kept, every sixteenth counts as one token (see `kept_tokens`); a kept query counts as none.
         A document that occurs twice is encoded once, but counted twice.
         """
         warm, limit = self._warm, self._truncation.max_tokens
-        kept = [document.digest in warm for document in documents]
-        tokens = tuple(
-            1 if is_kept else estimated_tokens(document.text, limit)
-            for is_kept, document in zip(kept, documents, strict=True)
-        )
-        query_tokens = estimated_tokens(query, self._truncation.query_max_tokens)
-        return Work(tokens, fixed_tokens=query_tokens, warm=sum(kept))
+        tokens = []
+        kept = 0
+        for document in documents:
+            if document.digest in warm:
+                tokens.append(kept_tokens(kept + 1) - kept_tokens(kept))
+                kept += 1
+            else:
+                tokens.append(estimated_tokens(document.text, limit))
+        known = self._query_text(query) in self._queries
+        query_tokens = 0 if known else estimated_tokens(query, self._truncation.query_max_tokens)
+        return Work(tuple(tokens), fixed_tokens=query_tokens, warm=kept)
 
     def remember(self, documents: Sequence[Document]) -> None:
         """Queues documents whose vectors are not kept for idle time; the oldest leave a full queue."""
@@ -114,8 +120,16 @@ class LateInteraction(LocalReranker):
             answer = await self._call(ScoreLate(query, parcels), tokens, deadline)
             queue_ms += answer.queue_ms
             compute_ms += answer.compute_ms
+        self._keep_query(query)
         result = answer.result
         return Scored(result.scores, result.tokens, result.warm, queue_ms, compute_ms)
+
+    def _keep_query(self, query: str) -> None:
+        """Mirror which queries' vectors the child keeps."""
+        self._queries[query] = None
+        self._queries.move_to_end(query)
+        if len(self._queries) > KEPT_QUERIES:
+            self._queries.popitem(last=False)
 
     async def _warm_when_idle(self) -> None:
         """Encodes remembered documents, one at a time: a request waits for one of them at most."""
@@ -137,6 +151,7 @@ class LateInteraction(LocalReranker):
     def _on_ready(self, ready: Ready) -> None:
         super()._on_ready(ready)
         self._warm.clear()
+        self._queries.clear()
 
     def _on_result(self, result: object) -> None:
         if isinstance(result, LateResult | EncodeResult):

@@ -47,7 +47,8 @@ async def test_scored_documents_are_warm(start: Start) -> None:
     assert reranker.work(QUERY, "", texts).warm == 0
     cold = await score(reranker, texts)
     work = reranker.work(QUERY, "", texts)
-    assert (work.warm, work.tokens) == (12, (1,) * 12)
+    assert (work.warm, work.tokens, work.fixed_tokens) == (12, (1, *[0] * 11), 0)
+        assert reranker.work("a question nobody has asked", "", texts).fixed_tokens > 0
     again = await score(reranker, texts)
     assert (cold.cached, again.cached, again.tokens) == (0, 12, 0)
     assert again.scores == cold.scores
