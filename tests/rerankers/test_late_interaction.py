@@ -41,7 +41,7 @@ def warm(reranker: LateInteraction, texts: Sequence[Document]) -> int:
 
 
 async def test_scored_documents_are_warm(start: Start) -> None:
-    """Scoring keeps the vectors: the second time costs one token each and no model run, and scores the same."""
+    """Scoring keeps the vectors: the second time costs next to nothing and no model run, and scores the same."""
     reranker = await start()
     texts = documents(12)
     assert reranker.work(QUERY, "", texts).warm == 0
