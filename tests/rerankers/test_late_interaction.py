@@ -48,7 +48,7 @@ async def test_scored_documents_are_warm(start: Start) -> None:
     cold = await score(reranker, texts)
     work = reranker.work(QUERY, "", texts)
     assert (work.warm, work.tokens, work.fixed_tokens) == (12, (1, *[0] * 11), 0)
-        assert reranker.work("a question nobody has asked", "", texts).fixed_tokens > 0
+    assert reranker.work("a question nobody has asked", "", texts).fixed_tokens > 0
     again = await score(reranker, texts)
     assert (cold.cached, again.cached, again.tokens) == (0, 12, 0)
     assert again.scores == cold.scores
