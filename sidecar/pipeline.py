@@ -13,7 +13,7 @@ from opentelemetry.trace import Tracer
 
 from router.arms import Strategy
 from router.fusion import fuse, order
-from router.policy import Decision, Reason
+from router.policy import Decision, Reason, Verdict
 from router.profile import SIGNALS_ARM, FusionWeights, Profile
 from sidecar.cache import ResultCache, SingleFlight, result_key
 from sidecar.estimates import Estimates
@@ -247,7 +247,10 @@ def _why_nothing(decision: Decision) -> Degradation | None:
             DegradationReason.BUDGET_TOO_SMALL, "no arm that is expected to help fits the time or the price"
         )
     if decision.reason is Reason.NOT_READY:
-        return Degradation(DegradationReason.NOT_READY, "the arms that would help are not ready")
+        verdicts = {arm.verdict for arm in decision.considered}
+        loading = Verdict.NOT_READY in verdicts
+        reason = DegradationReason.NOT_READY if loading else DegradationReason.CIRCUIT_OPEN
+        return Degradation(reason, "the arms that would help are not ready")
     return None
 
 

@@ -80,8 +80,10 @@ async def score_prefix(
         first = len(scores)
         size = _next_chunk(job.work, first, len(job.documents), remaining_ms, reranker, estimator, clock())
         if size == 0:
+            # Time that was too short from the beginning has not run out.
+            reason = DegradationReason.BUDGET_EXHAUSTED if first else DegradationReason.BUDGET_TOO_SMALL
             degradation = Degradation(
-                DegradationReason.BUDGET_EXHAUSTED,
+                reason,
                 f"{first} of {len(job.documents)} candidates scored; {max(0.0, remaining_ms):.1f} ms left are too few",
             )
             break

@@ -39,8 +39,6 @@ class Call:
     arm: str
     planned_k: int
     scored_k: int
-    pairs: int
-    cached_pairs: int
     fallback: bool
 
 
@@ -56,14 +54,15 @@ class Quality:
 class Row:
     """One line of a table: all questions of one pass.
 
-    ``arms`` counts (arm, planned k). ``coverage`` is the mean share of the planned candidates that were scored, None
-    where nothing was planned; ``warm_share`` the share of the scored pairs whose document was not computed anew.
+    ``warm_share`` is the share of candidates that late interaction had read before. ``arms`` counts (arm, planned k).
+    ``coverage`` is the mean share of the planned candidates that were scored, None where nothing was planned.
     ``in_budget_share`` counts answers within budget + max(5 ms, 2 %).
     """
 
     candidates: str
     budget_ms: float
     documents: str
+    warm_share: float
     questions: int
     arms: tuple[tuple[str, int, int], ...]
     quality: Quality
@@ -73,7 +72,6 @@ class Row:
     p95_ms: float
     in_budget_share: float
     coverage: float | None
-    warm_share: float | None
     fallbacks: int
 
 
@@ -106,18 +104,21 @@ def ask(
     return calls
 
 
-def warm_up(client: Client, searches: Sequence[Search], limit_s: float, on_progress: Callable[[], None]) -> None:
-    """Have the candidates of all questions read by late interaction, as far as ``limit_s`` seconds go.
+def warm_up(
+    client: Client, searches: Sequence[Search], limit_s: float, on_progress: Callable[[], None]
+) -> frozenset[str]:
+    """Have late interaction read the candidates of all questions, as far as ``limit_s`` seconds go; gives their ids.
 
     Idle time would do the same by itself; asking for it saves waiting to see whether it is done. Raises
     RerankerOffError or RerankerNotFoundError where there is no such arm.
     """
+    read: set[str] = set()
     end = time.monotonic() + limit_s
     for search in searches:
         left_ms = (end - time.monotonic()) * 1e3
         if left_ms <= 0:
-            return
-        client.rerank(
+            break
+        ranking = client.rerank(
             search.text,
             search.candidates,
             budget_ms=min(_WARM_BUDGET_MS, left_ms),
@@ -125,7 +126,9 @@ def warm_up(client: Client, searches: Sequence[Search], limit_s: float, on_progr
             rerank_k=len(search.candidates),
             use_cache=False,
         )
+        read.update(ranked.document.id for ranked in ranking if ranked.scored)
         on_progress()
+    return frozenset(read)
 
 
 def orders(calls: Sequence[Call]) -> dict[str, Sequence[str]]:
@@ -144,6 +147,7 @@ def quality(qrels: Qrels, run: Mapping[str, Sequence[str]]) -> Quality:
 def summarise(
     candidates: str,
     documents: str,
+    warm_share: float,
     budget_ms: float,
     calls: Sequence[Call],
     qrels: Qrels,
@@ -154,11 +158,11 @@ def summarise(
     asked = [call.question for call in calls]
     times = [call.elapsed_ms for call in calls]
     planned = [call for call in calls if call.planned_k]
-    pairs = sum(call.pairs for call in calls)
     return Row(
         candidates=candidates,
         budget_ms=budget_ms,
         documents=documents,
+        warm_share=warm_share,
         questions=len(calls),
         arms=tuple(
             (arm, k, count) for (arm, k), count in Counter((call.arm, call.planned_k) for call in calls).most_common()
@@ -170,7 +174,6 @@ def summarise(
         p95_ms=quantile(times, 0.95),
         in_budget_share=in_budget(times, budget_ms) / len(times),
         coverage=statistics.fmean(call.scored_k / call.planned_k for call in planned) if planned else None,
-        warm_share=sum(call.cached_pairs for call in calls) / pairs if pairs else None,
         fallbacks=sum(call.fallback for call in calls),
     )
 
@@ -191,7 +194,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def _call(question: str, ranking: Ranking[Document], elapsed_ms: float) -> Call:
-    decision, usage = ranking.decision, ranking.usage
+    decision = ranking.decision
     if decision is not None:
         arm = decision.reranker or str(decision.strategy)
     else:  # the client answered by itself; without any candidate there was nothing to ask for
@@ -203,7 +206,5 @@ def _call(question: str, ranking: Ranking[Document], elapsed_ms: float) -> Call:
         arm=arm,
         planned_k=decision.planned_k if decision else 0,
         scored_k=decision.scored_k if decision else 0,
-        pairs=usage.pairs if usage else 0,
-        cached_pairs=usage.cached_pairs if usage else 0,
         fallback=ranking.fallback,
     )

@@ -63,12 +63,9 @@ class GrowingTable:
 
 
 def _cells(row: Row) -> list[str]:
-    warm = row.documents
-    if warm == "warm" and row.warm_share is not None and row.warm_share < 1:
-        warm = f"{row.warm_share:.0%} warm"
     return [
         f"{row.budget_ms:g}",
-        warm,
+        row.documents if row.warm_share in (0, 1) else f"{row.warm_share:.0%} {row.documents}",
         str(row.questions),
         ", ".join(f"{arm} @{k} ×{count}" if k else f"{arm} ×{count}" for arm, k, count in row.arms),
         f"{row.quality.ndcg10:.3f}",

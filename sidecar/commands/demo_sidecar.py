@@ -1,4 +1,4 @@
-"""The demo's own sidecar: a real child process on a private socket, stopped whatever happens to the demo."""
+"""The demo's own sidecars: real child processes on private sockets, stopped whatever happens to the demo."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from millirank import Client, Decision, Document, RerankError, Verdict
 
@@ -99,15 +101,15 @@ def connected(child: SidecarProcess, query: str, documents: list[Document]) -> I
 
 def _wait_for_models(client: Client, child: SidecarProcess, query: str, documents: list[Document]) -> None:
     deadline = time.monotonic() + _READY_TIMEOUT_S
-    loading = "no decision yet"
+    loading = ""
     while time.monotonic() < deadline:
         child.check()
-        # While it is busy loading, an answer may come late: then it is asked again.
-        with contextlib.suppress(RerankError):
-            decision = client.explain(query, documents, budget_ms=_UNLIMITED_MS)
-            loading = _still_loading(decision)
-            if not loading:
-                return
+        try:
+            loading = _still_loading(client.explain(query, documents, budget_ms=_UNLIMITED_MS))
+        except RerankError as error:  # busy loading, it may answer late; anything else is said in the end
+            loading = str(error)
+        if not loading:
+            return
         time.sleep(_POLL_S)
     raise DemoError(f"the sidecar's models are not ready after {_READY_TIMEOUT_S:.0f} s: {loading}")
 
@@ -128,3 +130,28 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextlib.contextmanager
+def orderly_end() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that no child process is left, and end with 128 + number."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and it has its own
+        return
+    received: list[int] = []
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except BaseException:
+        if received:
+            # Whatever it has become on its way: interrupted in its import, a C library raises an ImportError.
+            raise SystemExit(128 + received[0]) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

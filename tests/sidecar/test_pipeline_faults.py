@@ -92,6 +92,15 @@ async def test_complete_answer_with_fail_policy_is_an_answer() -> None:
     assert order_of(none) == FIRST_STAGE
 
 
+async def test_zero_budget_is_too_small_for_a_forced_arm_too() -> None:
+    """Invariant 5: a forced model arm with no time at all answers BUDGET_TOO_SMALL, in first-stage order."""
+    answer = await answered(
+        rig(ScriptedReranker()), asked(budget_ms=0.0, routing=Routing(Strategy.CROSS_ENCODER, rerank_k=5))
+    )
+    assert order_of(answer) == FIRST_STAGE
+    assert reasons(answer) == [DegradationReason.BUDGET_TOO_SMALL]
+
+
 async def test_zero_budget_with_fail_policy_is_an_overrun() -> None:
     """No time and no wish for less: DEADLINE_EXCEEDED's exception, with the reason."""
     with pytest.raises(OverrunError) as caught:
@@ -129,6 +138,15 @@ async def test_arm_that_is_warming_up() -> None:
         assert reasons(answer) == [DegradationReason.NOT_READY]
     with pytest.raises(UnavailableError):
         await answered(parts, asked(overrun=Overrun.FAIL))
+
+
+async def test_arm_whose_circuit_is_open() -> None:
+    """Invariant 5: where only an open circuit stands in the way, AUTO says CIRCUIT_OPEN, not NOT_READY."""
+    reranker = ScriptedReranker()
+    reranker.state = Availability(State.CIRCUIT_OPEN, "left alone for 10 s")
+    answer = await answered(rig(reranker), asked())
+    assert order_of(answer) == FIRST_STAGE
+    assert reasons(answer) == [DegradationReason.CIRCUIT_OPEN]
 
 
 async def test_draining_sidecar_answers_in_first_stage_order() -> None:

@@ -44,7 +44,7 @@ def outcome(size: int = 2, completeness: Completeness = Completeness.FULL) -> Ou
 def test_equal_requests_have_equal_keys() -> None:
     """The caller's ids, its view (top_n, min_score), its budget and its policy do not change what is computed."""
     other = asked(request_id="r-2", top_n=1, min_score=0.5, budget_ms=7.0, max_micro_usd=1, corpus="x")
-    renamed = replace(other, candidates=tuple(replace(each, id="other") for each in other.candidates))
+    renamed = replace(other, candidates=tuple(each._replace(id="other") for each in other.candidates))
     assert key(asked()) == key(renamed)
 
 
