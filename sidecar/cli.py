@@ -32,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     # Only the command that was asked for is imported, so that `--help` and `health` stay quick.
     chosen = next((word for word in words if word in COMMANDS), None)
-    for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name == chosen:
-            importlib.import_module(f"sidecar.commands.{name}").add_arguments(subparser)
-    parsed = parser.parse_args(words)
-    module = importlib.import_module(f"sidecar.commands.{parsed.command}")
     try:
+        for name, summary in COMMANDS.items():
+            subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+            if name == chosen:
+                importlib.import_module(f"sidecar.commands.{name}").add_arguments(subparser)
+        parsed = parser.parse_args(words)
+        module = importlib.import_module(f"sidecar.commands.{parsed.command}")
         return int(module.run(parsed))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

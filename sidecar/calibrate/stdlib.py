@@ -55,7 +55,7 @@ def documents(cache_dir: Path | None = None, progress: bool = True) -> tuple[Std
     first that is set. `progress` shows a bar on standard error while building. A damaged cache is rebuilt.
     Raises OSError when the cache directory cannot be written, RuntimeError when the build fails.
     """
-    directory = cache_dir if cache_dir is not None else _default_cache_dir()
+    directory = cache_dir if cache_dir is not None else default_cache_dir()
     path = directory / _cache_name()
     try:
         return _read_cache(path)
@@ -114,7 +114,8 @@ def qrels(documents: Iterable[StdlibDocument], questions: Iterable[Question]) ->
     return judged
 
 
-def _default_cache_dir() -> Path:
+def default_cache_dir() -> Path:
+    """Where caches go: `$MILLIRANK_CACHE_DIR`, `$XDG_CACHE_HOME/millirank` or `~/.cache/millirank`."""
     if own := os.environ.get("MILLIRANK_CACHE_DIR"):
         return Path(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):

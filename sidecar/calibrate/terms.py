@@ -1,4 +1,4 @@
-"""What the lexical first stage indexes: words reduced to their stems, identifiers whole and in their parts."""
+"""What the lexical first stage indexes: stems of words, identifiers whole and in their parts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator
 
 # A run of words joined by dots: `timer`, `os.path.join`, `3.14`. A full stop at the end is not part of it.
 _COMPOUND = re.compile(r"\w+(?:\.\w+)*")
-# HTTPSConnection -> HTTPS, Connection; run_until -> run, until; sha256 -> sha, 256. Letters beyond ASCII count as
-# small ones: scripts without case stay in one piece.
+# HTTPSConnection -> HTTPS, Connection; run_until -> run, until; sha256 -> sha, 256. Letters beyond ASCII
+# count as small ones: scripts without case stay in one piece.
 _PART = re.compile(r"[A-Z]+(?![^\W\dA-Z_])|[A-Z]?[^\W\dA-Z_]+|\d+")
 
 
 class TermSplitter:
     """Text -> index terms, the same for documents and queries. Needs PyStemmer and bm25s (extra `calibrate`).
 
-    A plain word gives its English stem (Snowball), or nothing if it is one letter long or a stop word of bm25s. An identifier gives itself
-    in lower case *and* the terms of its parts: `threading.Timer` -> threading.timer, thread, timer. So it is found by
-    its full name, by its last part and by the words it is made of. A script that does not separate words by spaces
-    comes out as one term per run of letters; for those, this first stage has to be replaced.
+    A plain word gives its English stem (Snowball), or nothing if it is one letter long or a stop word of
+    bm25s. An identifier gives itself in lower case *and* the terms of its parts: `threading.Timer` ->
+    threading.timer, thread, timer. So it is found by its full name, by its last part and by the words it is
+    made of. A script that does not put spaces between words comes out as one term per run of letters; for
+    those, this first stage has to be replaced.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,8 @@ class TermSplitter:
 
         self._stem: Callable[[str], str] = Stemmer.Stemmer("english").stemWord
         self._stop_words = frozenset(STOPWORDS_EN)
-        self._known: dict[str, tuple[str, ...]] = {}  # documents repeat their words; splitting each once halves the time
+        # Documents repeat their words: splitting each one once halves the time.
+        self._known: dict[str, tuple[str, ...]] = {}
 
     def terms(self, text: str) -> list[str]:
         """The terms of `text` in reading order, repetitions included."""

@@ -25,7 +25,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from millirank import Client, MillirankError
 from rich.console import Console
@@ -40,9 +39,6 @@ from sidecar.commands.demo_passes import TITLES, Measured, Passes
 from sidecar.commands.demo_sidecar import DemoError, connected, orderly_end, sidecar
 from sidecar.engines.manifest import ModelError
 from sidecar.engines.threads import usable_cpus
-
-if TYPE_CHECKING:
-    pass
 
 _DEFAULT_BUDGETS = (5.0, 20.0, 100.0, 500.0)
 _DENSE_MAX_TOKENS = 48  # of name and first sentence: cuts one in a hundred
@@ -89,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
                 stdlib.questions()[: arguments.questions or None],
                 budgets=arguments.budgets,
                 output=arguments.output,
-                cache_dir=stdlib._default_cache_dir(),
+                cache_dir=stdlib.default_cache_dir(),
                 console=console,
             )
     except ModuleNotFoundError as error:

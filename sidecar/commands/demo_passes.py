@@ -18,7 +18,6 @@ from sidecar.commands.demo_measure import (
     Search,
     ask,
     first_stage_order,
-    in_budget,
     orders,
     summarise,
     warm_up,
@@ -46,7 +45,11 @@ class Measured:
     none: Mapping[str, Sequence[str]]
     signals: Mapping[str, Sequence[str]]
     best: Mapping[str, Sequence[str]]
-    in_budget_share: float
+
+    @property
+    def in_budget_share(self) -> float:
+        """Of all requests behind the rows."""
+        return sum(row.in_budget_share * row.questions for row in self.rows) / sum(row.questions for row in self.rows)
 
 
 class Passes:
@@ -75,20 +78,22 @@ class Passes:
         none = first_stage_order(searches)
         signals = orders(self._ask(self._warm, searches, _SIGNALS_BUDGET_MS, "signals", strategy="signals"))
         rows: list[Row] = []
-        calls: list[Call] = []
-        in_time = 0
 
-        def measure_rows(documents: str, warm_share: float, client: Client, asked: Sequence[Search]) -> None:
-            nonlocal calls, in_time
+        def measure_rows(
+            documents: str, warm_share: float, client: Client, asked: Sequence[Search]
+        ) -> Mapping[str, Sequence[str]]:
+            """One row for each budget; gives the orders of the last."""
+            run: Mapping[str, Sequence[str]] = {}
             for budget_ms in self._budgets:
                 calls = self._ask(client, asked, budget_ms, f"{documents} documents, {budget_ms:g} ms")
-                in_time += in_budget([call.elapsed_ms for call in calls], budget_ms)
+                run = orders(calls)
                 rows.append(summarise(mode, documents, warm_share, budget_ms, calls, self._qrels, none, signals))
                 table.add(rows[-1])
+            return run
 
         measure_rows("cold", 0.0, self._cold, searches[::_COLD_EVERY])
-        measure_rows("warm", self._warm_up(searches), self._warm, searches)
-        return Measured(rows, none, signals, orders(calls), in_time / sum(row.questions for row in rows))
+        best = measure_rows("warm", self._warm_up(searches), self._warm, searches)
+        return Measured(rows, none, signals, best)
 
     def _warm_up(self, searches: Sequence[Search]) -> float:
         """The share of candidates that are warm afterwards."""

@@ -20,6 +20,7 @@ from sidecar.commands.demo_measure import Row, Search
 
 _SHOWN_CHARACTERS = 100
 _RISES_SHOWN = 2
+_ARMS_SHOWN = 2
 _SIGNIFICANCE = 0.05
 # Header, width, alignment. The widths are fixed because rows are printed as they are measured.
 _COLUMNS: tuple[tuple[str, int, JustifyMethod], ...] = (
@@ -65,9 +66,9 @@ class GrowingTable:
 def _cells(row: Row) -> list[str]:
     return [
         f"{row.budget_ms:g}",
-        row.documents if row.warm_share in (0, 1) else f"{row.warm_share:.0%} {row.documents}",
+        row.documents if row.documents == "cold" or row.warm_share == 1 else f"{row.warm_share:.0%} warm",
         str(row.questions),
-        ", ".join(f"{arm} @{k} ×{count}" if k else f"{arm} ×{count}" for arm, k, count in row.arms),
+        _arms(row.arms),
         f"{row.quality.ndcg10:.3f}",
         _signed(row.quality.ndcg10 - row.none.ndcg10),
         _signed(row.quality.ndcg10 - row.signals.ndcg10),
@@ -79,6 +80,13 @@ def _cells(row: Row) -> list[str]:
         "–" if row.coverage is None else f"{row.coverage:.0%}",
         str(row.fallbacks),
     ]
+
+
+def _arms(arms: Sequence[tuple[str, int, int]]) -> str:
+    """The most frequent ones; `demo.json` has all."""
+    shown = [f"{arm} @{k} ×{count}" if k else f"{arm} ×{count}" for arm, k, count in arms[:_ARMS_SHOWN]]
+    others = sum(count for _, _, count in arms[_ARMS_SHOWN:])
+    return ", ".join(shown + [f"others ×{others}"] * (others > 0))
 
 
 def _signed(difference: float) -> str:

@@ -61,9 +61,7 @@ def test_no_private_name_is_documented(collection: tuple[StdlibDocument, ...]) -
     assert [name for name in names if any(part.startswith("_") for part in name.split("."))] == []
 
 
-@pytest.mark.parametrize(
-    "module", ["antigravity", "this", "idlelib", "turtledemo", "test", "posixpath", "ntpath"]
-)
+@pytest.mark.parametrize("module", ["antigravity", "this", "idlelib", "turtledemo", "test", "posixpath", "ntpath"])
 def test_unwanted_modules_are_left_out(by_id: dict[str, StdlibDocument], module: str) -> None:
     """Jokes, applications, tests and implementations of other modules give no documents."""
     assert [name for name in by_id if name == module or name.startswith(f"{module}.")] == []
@@ -81,9 +79,7 @@ def test_unwanted_modules_are_left_out(by_id: dict[str, StdlibDocument], module:
         ("bisect", "bisect"),
     ],
 )
-def test_first_line_is_name_and_signature(
-    by_id: dict[str, StdlibDocument], name: str, first_line: str
-) -> None:
+def test_first_line_is_name_and_signature(by_id: dict[str, StdlibDocument], name: str, first_line: str) -> None:
     """Functions, methods (as called: no self or cls), properties and modules start with their public name."""
     head, _, docstring = by_id[name].text.partition("\n")
     assert head == first_line

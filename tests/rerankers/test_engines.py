@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +247,10 @@ def test_a_document_that_occurs_twice_is_encoded_once(encoder: TokenEncoder) -> 
     result = scorer.score("a query", [(b"1", "text")] * 5)
     assert result.tokens == 3
     assert len(set(result.scores)) == 1
+
+
+def test_onnx_runtime_reports_nothing_home(tmp_path: Path) -> None:
+    """Invariant 12: loading the engine leaves no device id, no session file, nothing, in temporary folder or home."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "import sidecar.engines.onnx"], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []
