@@ -38,10 +38,10 @@ class Availability:
 class Work:
     """What scoring would still have to compute, per candidate in first-stage order.
 
-    ``tokens[i]`` is the cost of candidate ``i`` in model tokens: the whole pair for a cross-encoder, the
-    document if its vectors are not kept (next to nothing if they are) for late interaction. ``fixed_tokens`` is paid once
-    per request (the query). ``micro_usd_per_token`` is 0 for local models. ``warm`` counts candidates that
-    need no model run.
+    ``tokens[i]`` is the cost of candidate ``i`` in model tokens: the whole pair for a cross-encoder; for late
+    interaction the document if its vectors are not kept, next to nothing if they are. ``fixed_tokens`` is paid once
+    per request (the query). ``micro_usd_per_token`` is 0 for local models. ``warm`` counts candidates that need no
+    model run.
     """
 
     tokens: tuple[int, ...]

@@ -39,7 +39,7 @@ def set_up(level: str) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Their INFO lines repeat what our own say.
-    for noisy in ("httpx", "httpcore", "openai", "opentelemetry"):
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "opentelemetry"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 

@@ -34,7 +34,7 @@ TITLES: Mapping[Mode, str] = {
 _COLD_EVERY = 5
 _SIGNALS_BUDGET_MS = 500.0
 # Bounds the demo on a slow machine; what is not warm by then shows in the rows.
-_WARM_UP_LIMIT_S = 60.0
+_WARM_UP_LIMIT_S = 45.0
 
 
 @dataclass(frozen=True, slots=True)
