@@ -1,4 +1,4 @@
-"""BM25 as the making and measuring of the models use it: Lucene's formula and defaults, English stop words, Snowball."""
+"""BM25 for making and measuring the models: Lucene's formula and defaults, English stop words, Snowball."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ class Bm25:
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """BM25 of every text, [n]; zeros when no term of the query is in the index."""
-        words = self._tokenize(
-            [query], stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False
-        )[0]
+        words = self._tokenize([query], stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False)[0]
         known = [word for word in words if word in self._index.vocab_dict]
         if not known:
             return np.zeros(self._size, dtype=np.float32)

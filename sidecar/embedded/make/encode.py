@@ -18,7 +18,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Vectors of n texts: `sentences` [n, d]; `tokens` [total tokens, t], text i being rows `offsets[i]:offsets[i+1]`."""
+    """Vectors of n texts: `sentences` [n, d]; `tokens` [total, t], text i being rows `offsets[i]:offsets[i+1]`."""
 
     sentences: NDArray[np.float32]
     tokens: NDArray[np.float16]
@@ -81,6 +81,11 @@ def pad(ids: Sequence[Ids]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         padded[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
     return padded, mask
+
+
+def cut(ids: Ids, max_tokens: int) -> Ids:
+    """Shortens to `max_tokens`, keeping the closing [SEP]."""
+    return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]]
 
 
 def encode(model: OnnxModel, ids: Sequence[Ids], advance: Advance = lambda _: None) -> Encoded:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidecar.embedded.make.bm25 import Bm25
-from sidecar.embedded.make.encode import Advance, Encoded, Ids, OnnxModel, TextTokenizer, batches, encode
+from sidecar.embedded.make.encode import Advance, Encoded, OnnxModel, TextTokenizer, batches, cut
 from sidecar.embedded.make.files import QUERY_MAX_TOKENS
 from sidecar.embedded.make.teacher import maxsim_of
 from sidecar.embedded.make.train import pair_inputs
 
 DEPTH = 100  # candidates of a list
+CROSS_ENCODER_DEPTH = 50  # of these, how many the cross-encoder reads: it is by far the slowest
 RRF_K = 60  # Cormack, Clarke and Buettcher, 2009
 LISTS = ("bm25", "dense", "hybrid")
 Floats = NDArray[np.float32]
@@ -39,11 +40,13 @@ class Collection:
     qrels: dict[str, dict[str, int]]
 
     @classmethod
-    def load(cls, folder: Path, max_queries: int, seed: int = 0) -> Collection:
-        """Reads `corpus.jsonl`, `queries.jsonl` and `qrels/test.tsv`; at most `max_queries` queries, sampled.
+    def load(cls, folder: Path, *, max_queries: int, max_documents: int, seed: int = 0) -> Collection:
+        """Reads `corpus.jsonl`, `queries.jsonl` and `qrels/test.tsv`; at most so many queries and documents, sampled.
 
-        Raises CollectionError for a missing file or field.
+        Documents that are relevant to a kept query are always kept; leaving others out makes the task easier, so
+        figures compare only at the same limits. Raises CollectionError for a missing file or field.
         """
+        rng = np.random.default_rng(seed)
         try:
             corpus = _json_lines(folder / "corpus.jsonl")
             queries = _json_lines(folder / "queries.jsonl")
@@ -53,8 +56,10 @@ class Collection:
                 query, document, grade = line.split("\t")
                 qrels.setdefault(query, {})[document] = int(grade)
             judged = [q for q in queries if any(grade > 0 for grade in qrels.get(q["_id"], {}).values())]
-            chosen = np.random.default_rng(seed).permutation(len(judged))[:max_queries]
-            kept = [judged[index] for index in sorted(chosen)]
+            kept = [judged[index] for index in sorted(rng.permutation(len(judged))[:max_queries])]
+            corpus = _sample(
+                corpus, {d for q in kept for d, grade in qrels[q["_id"]].items() if grade > 0}, max_documents, rng
+            )
             titled = [f"{d['title']}. {d['text']}" if d.get("title") else d["text"] for d in corpus]
             return cls(
                 folder.name,
@@ -66,6 +71,16 @@ class Collection:
             )
         except (OSError, KeyError, ValueError) as error:
             raise CollectionError(f"{folder} is not a collection in BEIR layout: {error}") from error
+
+
+def _sample(
+    corpus: list[dict[str, str]], relevant: set[str], limit: int, rng: np.random.Generator
+) -> list[dict[str, str]]:
+    """The relevant documents and as many others as fit, in the order of the collection."""
+    others = [index for index, document in enumerate(corpus) if document["_id"] not in relevant]
+    room = max(0, limit - (len(corpus) - len(others)))
+    left_out = {others[i] for i in rng.permutation(len(others))[room:]}
+    return [document for index, document in enumerate(corpus) if index not in left_out]
 
 
 def _json_lines(path: Path) -> list[dict[str, str]]:
@@ -113,11 +128,6 @@ def _first_stage(bm25: Floats, cosine: Floats) -> dict[str, Indices]:
     return {"bm25": matching[:DEPTH], "dense": by_cosine[:DEPTH], "hybrid": hybrid[:DEPTH]}
 
 
-def encode_texts(model: OnnxModel, tokenizer: TextTokenizer, texts: Sequence[str], max_tokens: int, advance: Advance) -> Encoded:
-    """Tokenises and encodes."""
-    return encode(model, tokenizer(texts, max_tokens), advance)
-
-
 def cross_encode(
     model: OnnxModel,
     tokenizer: TextTokenizer,
@@ -126,23 +136,22 @@ def cross_encode(
     max_tokens: int,
     advance: Callable[[int], None],
 ) -> list[Floats]:
-    """Logits of every query's candidates, in their order; a pair has at most `max_tokens` tokens."""
-    used = sorted({int(d) for c in candidates for d in c.documents})
+    """Logits of every query's candidates, in their order; a pair has at most `max_tokens` tokens.
+
+    NaN for candidates that are below CROSS_ENCODER_DEPTH in every list.
+    """
+    wanted = [np.unique(np.concatenate([c.lists[n][:CROSS_ENCODER_DEPTH] for n in LISTS])) for c in candidates]
+    used = sorted({int(d) for c, places in zip(candidates, wanted, strict=True) for d in c.documents[places]})
     ids = dict(zip(used, tokenizer([collection.documents[d] for d in used], max_tokens), strict=True))
     asked = tokenizer(collection.queries, QUERY_MAX_TOKENS)
     logits = []
-    for query, listed in zip(asked, candidates, strict=True):
-        pairs = [(query, _cut(ids[int(d)], max_tokens + 1 - len(query))) for d in listed.documents]
-        scores = np.zeros(len(pairs), dtype=np.float32)
+    for query, listed, places in zip(asked, candidates, wanted, strict=True):
+        pairs = [(query, cut(ids[int(d)], max_tokens + 1 - len(query))) for d in listed.documents[places]]
+        scores = np.full(len(listed.documents), np.nan, dtype=np.float32)
         for batch in batches([len(document) for _, document in pairs]):
             input_ids, mask, types = pair_inputs([pairs[index] for index in batch])
             inputs = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
-            scores[batch] = model.run(inputs)[0]
+            scores[places[batch]] = model.run(inputs)[0]
         logits.append(scores)
         advance(1)
     return logits
-
-
-def _cut(ids: Ids, max_tokens: int) -> Ids:
-    """Shortens to `max_tokens`, keeping the closing [SEP]."""
-    return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]]

@@ -103,7 +103,6 @@ def write_model(folder: Path, model: onnx.ModelProto, tokenizer: Path, manifest:
 
     `model.json` comes last: a reader that finds it and whose digests match has a complete model.
     """
-    import onnx
     from tokenizers import Tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +46,13 @@ class GraphBuilder:
         self.initialisers.setdefault(name, np.array(value, order="C"))
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: Any) -> str:
         """Adds one node with one output."""
         self.nodes_with_outputs(op, inputs, [output], domain=domain, **attributes)
         return output
 
     def nodes_with_outputs(
-        self, op: str, inputs: list[str], outputs: list[str], *, domain: str = "", **attributes: object
+        self, op: str, inputs: list[str], outputs: list[str], *, domain: str = "", **attributes: Any
     ) -> list[str]:
         """Adds one node with several outputs."""
         from onnx import helper
@@ -115,7 +115,9 @@ def add_bert(builder: GraphBuilder, weights: Weights, shape: BertShape, *, token
     position = builder.node("Slice", [table, zero, length, zero], "embeddings.position_rows")
     x = builder.node("Add", [x, position], "embeddings.with_positions")
     if token_types:
-        rows = builder.node("Gather", [builder.constant("embeddings.types", types), "token_type_ids"], "embeddings.type")
+        rows = builder.node(
+            "Gather", [builder.constant("embeddings.types", types), "token_type_ids"], "embeddings.type"
+        )
         x = builder.node("Add", [x, rows], "embeddings.with_types")
     x = builder.layer_norm(x, "embeddings.LayerNorm", weights, shape.layer_norm_eps)
 
@@ -163,5 +165,7 @@ def add_masked_mean(builder: GraphBuilder, x: str, mask: str, output: str) -> st
     masked = builder.node("Mul", [x, mask], f"{output}.masked")
     total = builder.node("ReduceSum", [masked, axis], f"{output}.sum", keepdims=0)
     count = builder.node("ReduceSum", [mask, axis], f"{output}.count", keepdims=0)
-    count = builder.node("Max", [count, builder.constant("one", np.array(1, dtype=np.float32))], f"{output}.at_least_one")
+    count = builder.node(
+        "Max", [count, builder.constant("one", np.array(1, dtype=np.float32))], f"{output}.at_least_one"
+    )
     return builder.node("Div", [total, count], output)

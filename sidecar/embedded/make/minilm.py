@@ -23,7 +23,6 @@ HIDDEN = 384
 TOKEN_DIM = 128
 MAX_TOKENS = 128
 PROJECTION = "projection"
-PROJECTION_TEXTS = 3000
 
 
 def build(weights: Weights, projection: NDArray[np.float32]) -> onnx.ModelProto:

@@ -5,8 +5,8 @@ channel. The usual dynamic quantisation (`quantize_dynamic`) takes one scale for
 vector moves with the documents it happens to be computed with; with one scale per token it does not, which is what
 makes scores reproducible and cacheable, and the loss is smaller too.
 
-Weights keep 7 bits (`reduce_range`), because the AVX2 kernel for u8 x s8 adds two products in 16 bits and saturates with
-8 bits. On machines with VNNI and on Arm it costs a little precision for nothing, but one file gives one answer
+Weights keep 7 bits (`reduce_range`), because the AVX2 kernel for u8 x s8 adds two products in 16 bits and saturates
+with 8 bits. On machines with VNNI and on Arm it costs a little precision for nothing, but one file gives one answer
 everywhere.
 
 Word table: s8 with one scale per row. The rows that a batch asks for are gathered first and scaled then, so the table
@@ -15,7 +15,7 @@ is never held in float32.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def quantise(model: onnx.ModelProto, keep_float: frozenset[str] = frozenset()) -
     return quantised
 
 
-def quantise_rows(table: NDArray[np.float32], levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantise_rows(table: NDArray[Any], levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric s8 per row: `table ~= values * scales`, `values` in [-levels, levels], `scales` of shape [rows, 1]."""
     scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / levels, SMALLEST_SCALE).astype(np.float32)
     return np.rint(table / scales).astype(np.int8), scales
@@ -76,7 +76,7 @@ class _Rewriter:
         self.constants = dict(constants)
         self.nodes: list[onnx.NodeProto] = []
 
-    def _node(self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: object) -> str:
+    def _node(self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: Any) -> str:
         from onnx import helper
 
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
@@ -94,7 +94,9 @@ class _Rewriter:
         width = np.array([-1, values.shape[1]])
         tokens = self._node("Reshape", [x, self._scalar(f"rows_of_{width[1]}", width)], f"{output}.tokens")
         axis = self._scalar("quantise.axis", np.array([-1]))
-        peak = self._node("ReduceMax", [self._node("Abs", [tokens], f"{output}.abs"), axis], f"{output}.peak", keepdims=1)
+        peak = self._node(
+            "ReduceMax", [self._node("Abs", [tokens], f"{output}.abs"), axis], f"{output}.peak", keepdims=1
+        )
         floor = self._scalar("quantise.floor", np.array(SMALLEST_SCALE, dtype=np.float32))
         levels = self._scalar("quantise.levels", np.array(1 / ACTIVATION_LEVELS, dtype=np.float32))
         scale = self._node("Mul", [peak, levels], f"{output}.scale")

@@ -15,8 +15,23 @@ MIN_WORDS, MAX_WORDS = 2, 15
 KEYWORD_POOL = 12
 HELD_OUT_SHARE = 0.35
 # An imperative summary line ("Return the ...") turns into "how to ..."; anything else names a thing.
-HOW_TEMPLATES = ("how to {}", "how do i {}", "{} in python", "python {}", "how can i {}", "function to {}", "best way to {}")
-WHAT_TEMPLATES = ("what is {}", "{} explained", "is there a {}", "what does {} do", "looking for {}", "which tool for {}")
+HOW_TEMPLATES = (
+    "how to {}",
+    "how do i {}",
+    "{} in python",
+    "python {}",
+    "how can i {}",
+    "function to {}",
+    "best way to {}",
+)
+WHAT_TEMPLATES = (
+    "what is {}",
+    "{} explained",
+    "is there a {}",
+    "what does {} do",
+    "looking for {}",
+    "which tool for {}",
+)
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9+#'-]+|\d+")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _IMPERATIVE = re.compile(

@@ -93,7 +93,8 @@ def _read_list(path: str) -> str:
     # apt unpacks whatever it packed itself; the Python standard library has no lz4, its default.
     if not Path(APT_HELPER).exists():
         raise MissingTextsError(f"{path} is compressed and {APT_HELPER} is missing: install the package apt")
-    done = subprocess.run([APT_HELPER, "cat-file", path], capture_output=True, check=False)
+    command = [APT_HELPER, "cat-file", path]
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - apt's own tool on apt's own file
     if done.returncode != 0:
         detail = done.stderr.decode("utf-8", "replace").strip()
         raise MissingTextsError(f"{APT_HELPER} cannot read {path}: {detail}; {APT_FIX}")
@@ -116,8 +117,10 @@ def permissive_distributions() -> list[metadata.Distribution]:
     chosen = {}
     for distribution in metadata.distributions():
         fields = distribution.metadata
-        stated = [fields.get("License-Expression") or "", (fields.get("License") or "")[:200]]
-        stated += [c for c in fields.get_all("Classifier") or [] if c.startswith("License ::")]
+        stated = fields.get_all("License-Expression") or []
+        # Some put the whole text there; what follows its title names the terms of others too.
+        stated += [text[:200] for text in fields.get_all("License") or []]
+        stated += [text for text in fields.get_all("Classifier") or [] if text.startswith("License ::")]
         terms = " ".join(stated)
         if PERMISSIVE.search(terms) and not NOT_PERMISSIVE.search(terms):
             chosen[fields["Name"]] = distribution

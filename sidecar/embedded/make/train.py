@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.embedded.make.encode import Ids
+from sidecar.embedded.make.encode import Ids, cut
 from sidecar.embedded.make.files import SPLADE_TINY, load_weights
 from sidecar.embedded.make.network import create
 from sidecar.embedded.make.teacher import CANDIDATES, Lesson
@@ -20,8 +20,9 @@ from sidecar.embedded.make.teacher import CANDIDATES, Lesson
 if TYPE_CHECKING:
     import torch
 
-LISTS_PER_STEP = 16
+LISTS_PER_STEP = 8
 LIST_SIZE = 8
+DOCUMENT_TOKENS = 64  # what the student reads while training: the beginning decides, and twice as many pairs fit
 FROM_THE_TOP = 3  # of the list's candidates, how many come from the teacher's best ten: the order there is what counts
 PAIRS_PER_FORWARD = 32
 TEMPERATURE = 0.35
@@ -72,7 +73,7 @@ def train(
             picks = np.stack([_pick(rng) for _ in rows])
             target = torch.from_numpy(np.stack([lesson.scores[r, p] for r, p in zip(rows, picks, strict=True)]))
             pairs = [
-                (lesson.queries[r], lesson.documents[lesson.candidates[r, c]])
+                (lesson.queries[r], cut(lesson.documents[lesson.candidates[r, c]], DOCUMENT_TOKENS))
                 for r, columns in zip(rows, picks, strict=True)
                 for c in columns
             ]
@@ -80,12 +81,12 @@ def train(
             wanted = functional.softmax(target / TEMPERATURE, dim=1)
             loss = functional.kl_div(functional.log_softmax(student, dim=1), wanted, reduction="batchmean")
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
             optimiser.step()
             step += 1
             agreement = (student.argmax(1) == target.argmax(1)).float().mean()
-            recent = [*recent[-49:], (float(loss), float(agreement))]
+            recent = [*recent[-49:], (loss.item(), agreement.item())]
             mean = np.mean(recent, axis=0)
             report(Progress(step, share, float(mean[0]), float(mean[1])))
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
