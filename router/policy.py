@@ -8,6 +8,7 @@ section 6), and every answer that is less than planned starts from a reason and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 from router.arms import State, Strategy
@@ -180,10 +181,19 @@ def _judge(arm: Arm, limits: tuple[float, int | None]) -> None:
         arm.say(Verdict.OVER_COST, OVER_COST, arm.micro_usd, max_micro_usd)
 
 
+_BY_GAIN: Final = attrgetter("gain")
+_BY_TIME: Final = attrgetter("p50_ms")
+
+
 def _walk(none: Arm, eligible: list[Arm], rate_ms: float) -> Arm:
-    """From fast to slow, up whenever the added gain pays for the added time."""
+    """From fast to slow, up whenever the added gain pays for the added time.
+
+    Where arms are as fast as each other the better one is met first, then the one that was configured first.
+    """
     current = none
-    for arm in sorted(eligible, key=lambda arm: (arm.p50_ms, -arm.gain, arm.micro_usd, arm.reranker, arm.rerank_k)):
+    eligible.sort(key=_BY_GAIN, reverse=True)
+    eligible.sort(key=_BY_TIME)
+    for arm in eligible:
         added = arm.gain - current.gain
         if added > 0.0 and added >= rate_ms * (arm.p50_ms - current.p50_ms):
             current = arm

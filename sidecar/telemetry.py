@@ -119,7 +119,6 @@ def describe(span: Span, answer: Answer) -> None:
     outcome = answer.outcome
     attributes: dict[str, AttributeValue] = {
         "millirank.request_id": answer.request_id,
-        "millirank.decision_id": answer.explanation.decision_id,
         "millirank.strategy": decision.strategy.value,
         "millirank.reason": decision.reason.value,
         "millirank.completeness": outcome.completeness.value,
