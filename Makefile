@@ -63,16 +63,19 @@ compiler:
 
 MANIFESTS := pyproject.toml clients/python/pyproject.toml
 
-$(VENV)/demo: $(MANIFESTS) | $(VENV)/bin/python compiler
-	$(PIP) install --quiet --progress-bar on $(LOCAL) -e '.[calibrate]'
+$(VENV)/demo: $(MANIFESTS) | $(VENV)/bin/python
+	@echo "setting up $(VENV) (about a minute and a half, once)"
+	@$(PIP) install --quiet $(LOCAL) -e '.[demo]'
 	@touch $@
 
 $(VENV)/dev: $(MANIFESTS) | $(VENV)/bin/python compiler
-	$(PIP) install --quiet $(LOCAL) -e '.[dev]'
+	@echo "setting up $(VENV) for tests (about two minutes, once)"
+	@$(PIP) install --quiet $(LOCAL) -e '.[dev]'
 	@touch $@ $(VENV)/demo
 
 $(VENV)/embedded: $(MANIFESTS) | $(VENV)/bin/python compiler
-	$(PIP) install --quiet $(LOCAL) -e '.[dev,embedded]'
+	@echo "setting up $(VENV) with torch (several minutes, once)"
+	@$(PIP) install --quiet $(LOCAL) -e '.[dev,embedded]'
 	@touch $@ $(VENV)/dev $(VENV)/demo
 
 clean: ## remove everything that was built or installed here

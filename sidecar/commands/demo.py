@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
                 console=console,
             )
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"millirank demo: {error}; install it with: pip install 'millirank-server[calibrate]'\n")
+        sys.stderr.write(f"millirank demo: {error}; install it with: pip install 'millirank-server[demo]'\n")
         return 1
     except (DemoError, MillirankError, ModelError, OSError) as error:
         sys.stderr.write(f"millirank demo: {error}\n")
