@@ -123,7 +123,7 @@ def _judged_signals(
     if routing.allowed and Strategy.SIGNALS not in routing.allowed:
         arm.say(Verdict.NOT_ALLOWED, "the request's routing excludes signals")
     elif curve is None:
-        arm.say(Verdict.NO_GAIN, "not calibrated for signals {!r}: run `millirank calibrate`", signals)
+        arm.say(Verdict.NO_GAIN, "no calibrated gain for signals {!r}", signals)
     else:
         _judge(arm, limits)
     return arm
@@ -145,7 +145,7 @@ def _judged_reranker(
     elif state is State.OFF:
         against = (Verdict.OFF, "{}", view.availability.detail or state.value)
     elif curve is None:
-        hint = "not calibrated for signals {!r}: run `millirank calibrate`, or set expected_gain"
+        hint = "no calibrated gain for signals {!r}: give it one in a profile, or set expected_gain"
         against = (Verdict.NO_GAIN, hint, signals)
     else:
         against = None

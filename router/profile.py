@@ -1,6 +1,6 @@
 """The calibrated facts about one corpus: what each arm gains, how to fuse its scores, what it costs.
 
-`parse` reads what `millirank calibrate` writes. The format, with every key::
+`parse` reads the file that a calibration writes. The format, with every key::
 
     {"format": "millirank.profile/1",
      "corpus": "default",
@@ -103,7 +103,7 @@ def parse(data: object, revision: str) -> Profile:
         optional=("about",),
     )
     if root["format"] != FORMAT:
-        raise ProfileError(f"$.format: expected {FORMAT!r}, got {root['format']!r}; run `millirank calibrate` again")
+        raise ProfileError(f"$.format: expected {FORMAT!r}, got {root['format']!r}; this version reads that format only")
     known = _signal_names(root["known_signals"], "$.known_signals")
     arms = {
         _text(name, "$.arms"): _arm(name, arm, f"$.arms{_key(name)}", known)

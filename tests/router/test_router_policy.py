@@ -80,7 +80,7 @@ def test_an_uncalibrated_reranker_says_what_to_do() -> None:
     assert decision.reason is Reason.NO_GAIN
     assert arm(decision, "llm", 10).verdict is Verdict.NO_GAIN
     assert arm(decision, "llm", 10).detail == (
-        "not calibrated for signals 'bm25': run `millirank calibrate`, or set expected_gain"
+        "no calibrated gain for signals 'bm25': give it one in a profile, or set expected_gain"
     )
     assumed = decide([view("llm", Strategy.LLM, assumed_gain=0.1)], CE)
     assert (assumed.reranker, assumed.planned_k, assumed.expected_gain) == ("llm", 10, 0.1)

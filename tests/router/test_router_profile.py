@@ -54,7 +54,7 @@ CE_PATH = r'\$\.arms\["minilm-l6"\]'
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (("format",), "millirank.profile/2", r"^\$\.format: .*run `millirank calibrate` again"),
+        (("format",), "millirank.profile/2", r"^\$\.format: .*this version reads that format only"),
         (("rerank_kz",), [10], r"^\$\.rerank_kz: unknown key \(did you mean 'rerank_ks'\?\)"),
         (("rerank_ks",), [50, 10], r"^\$\.rerank_ks: must ascend .*write \[10, 50\]"),
         (("rerank_ks",), [10, True], r"^\$\.rerank_ks\[1\]: expected a whole number, got True"),
