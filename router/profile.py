@@ -103,7 +103,9 @@ def parse(data: object, revision: str) -> Profile:
         optional=("about",),
     )
     if root["format"] != FORMAT:
-        raise ProfileError(f"$.format: expected {FORMAT!r}, got {root['format']!r}; this version reads that format only")
+        raise ProfileError(
+            f"$.format: expected {FORMAT!r}, got {root['format']!r}; this version reads that format only"
+        )
     known = _signal_names(root["known_signals"], "$.known_signals")
     arms = {
         _text(name, "$.arms"): _arm(name, arm, f"$.arms{_key(name)}", known)

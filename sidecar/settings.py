@@ -15,7 +15,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from router.profile import SIGNALS_ARM
 
 ENV_PREFIX = "MILLIRANK_"
 # Read by other parts, not settings: where caches go, and which file holds the settings.
@@ -154,6 +156,14 @@ class Settings(_Section):
     budget: BudgetSettings = BudgetSettings()
     cache: CacheSettings = CacheSettings()
     rerankers: dict[str, RerankerSettings] = Field(default_factory=_default_rerankers)
+
+    @field_validator("rerankers")
+    @classmethod
+    def _names_are_free(cls, rerankers: dict[str, Any]) -> dict[str, Any]:
+        # Profiles keep the fusion without a model under this name.
+        if SIGNALS_ARM in rerankers:
+            raise ValueError(f"a reranker can't be named {SIGNALS_ARM!r}: that is a strategy; choose another name")
+        return rerankers
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Settings:

@@ -186,3 +186,11 @@ def test_print_config_is_a_file_that_loads(tmp_path: Path) -> None:
     }
     settings = load(None, environment)
     assert load(in_file(tmp_path, to_toml(settings)), {}) == settings
+
+
+def test_a_reranker_can_not_take_the_name_of_the_fusion_without_a_model(tmp_path: Path) -> None:
+    """'signals' is an arm of every profile; a model of that name would be taken for it."""
+    path = tmp_path / "millirank.toml"
+    path.write_text("[rerankers.signals]\nstrategy = 'llm'\n")
+    with pytest.raises(SettingsError, match=r"rerankers: .*can't be named 'signals'.*choose another name"):
+        load(path, {})
