@@ -130,6 +130,7 @@ def describe(span: Span, answer: Answer) -> None:
     if decision.planned_k:
         attributes |= {
             "gen_ai.operation.name": "rerank",
+            "millirank.decision_id": answer.explanation.decision_id,
             "millirank.reranker": decision.reranker,
             "millirank.planned_k": decision.planned_k,
             "millirank.scored_k": outcome.scored_k,
