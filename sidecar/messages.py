@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from router.arms import Strategy
 from router.policy import Decision, Routing
 from router.traits import Traits
 from sidecar.settings import Mode
@@ -176,8 +175,3 @@ class Answer:
     outcome: Outcome
     cache: CacheStatus
     timing: Timing
-
-    @property
-    def strategy(self) -> Strategy:
-        """The strategy that was decided for."""
-        return self.explanation.decision.strategy

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from millirank import AsyncClient, Document, Strategy
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -57,6 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings of the private sidecar (default: $MILLIRANK_CONFIG, or none)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def request_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say about a request, for the client's `rerank` and `explain` alike."""
+    return {
+        "budget_ms": arguments.budget_ms,
+        "corpus": arguments.corpus,
+        "strategy": arguments.strategy,
+        "reranker": arguments.reranker,
+        "rerank_k": arguments.rerank_k,
+        "instruction": arguments.instruction,
+    }
 
 
 def read(source: str) -> list[Document]:

@@ -48,12 +48,7 @@ async def _decision(arguments: argparse.Namespace, documents: list[Document]) ->
         return await client.explain(
             arguments.query,
             documents,
-            budget_ms=arguments.budget_ms,
-            corpus=arguments.corpus,
-            strategy=arguments.strategy,
-            reranker=arguments.reranker,
-            rerank_k=arguments.rerank_k,
-            instruction=arguments.instruction,
+            **candidates.request_options(arguments),
         )
 
 

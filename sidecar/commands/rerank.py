@@ -51,12 +51,7 @@ async def _run(arguments: argparse.Namespace, documents: list[Document]) -> int:
         ranking = await client.rerank(
             arguments.query,
             documents,
-            budget_ms=arguments.budget_ms,
-            corpus=arguments.corpus,
-            strategy=arguments.strategy,
-            reranker=arguments.reranker,
-            rerank_k=arguments.rerank_k,
-            instruction=arguments.instruction,
+            **candidates.request_options(arguments),
             top_n=arguments.top_n,
         )
     console = Console()
