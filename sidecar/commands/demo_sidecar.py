@@ -147,6 +147,8 @@ def orderly_end() -> Iterator[None]:
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+        if received:
+            raise KeyboardInterrupt  # raised inside a callback of a C library, the first one was dropped there
     except BaseException:
         if received:
             # Whatever it has become on its way: interrupted in its import, a C library raises an ImportError.
