@@ -41,13 +41,14 @@ class Work:
     ``tokens[i]`` is the cost of candidate ``i`` in model tokens: the whole pair for a cross-encoder; for late
     interaction the document if its vectors are not kept, next to nothing if they are. ``fixed_tokens`` is paid once
     per request (the query). ``micro_usd_per_token`` is 0 for local models. ``warm`` counts candidates that need no
-    model run.
+    model run. ``refusal`` says in words why these candidates can't be scored at all; '' if they can.
     """
 
     tokens: tuple[int, ...]
     fixed_tokens: int = 0
     micro_usd_per_token: float = 0.0
     warm: int = 0
+    refusal: str = ""
 
     def tokens_at(self, k: int) -> int:
         """Tokens to compute for the first ``k`` candidates, the fixed part included."""

@@ -37,6 +37,7 @@ class Verdict(StrEnum):
     NOT_ALLOWED = "not_allowed"
     NOT_READY = "not_ready"
     OFF = "off"
+    CANNOT_SCORE = "cannot_score"
     CIRCUIT_OPEN = "circuit_open"
 
 

@@ -59,9 +59,9 @@ def choose_forced(
             )
         return _without_model(documents, routing, profile, signals, signals_ms)
     family = _family(routing, rerankers)
-    usable = [view for view in family if view.availability.state is not State.OFF]
+    usable = [view for view in family if view.availability.state is not State.OFF and not view.work.refusal]
     if not usable:
-        raise RerankerOffError("; ".join(f"reranker {view.name!r} is off: {_state(view)}" for view in family))
+        raise RerankerOffError("; ".join(_why_not(view) for view in family))
     if documents == 0:
         return decide(none_arm(), Reason.NOTHING_TO_DO, (), signals)
 
@@ -155,6 +155,12 @@ def _chosen_detail(view: RerankerView, arm: Arm, fits: bool, spendable_ms: float
         return f"forced: p95 {arm.p95_ms:.1f} ms fits {spendable_ms:.1f} ms"
     outcome = "one call scores all or nothing" if view.whole_list else "scoring stops when time is up"
     return f"forced: p95 {arm.p95_ms:.1f} ms > {spendable_ms:.1f} ms left; {outcome}"
+
+
+def _why_not(view: RerankerView) -> str:
+    if view.availability.state is State.OFF:
+        return f"reranker {view.name!r} is off: {_state(view)}"
+    return f"reranker {view.name!r} can't score these documents: {view.work.refusal}"
 
 
 def _state(view: RerankerView) -> str:

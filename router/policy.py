@@ -144,12 +144,14 @@ def _judged_reranker(
         against = (Verdict.NOT_ALLOWED, "the request's routing excludes {}", view.strategy.value)
     elif state is State.OFF:
         against = (Verdict.OFF, "{}", view.availability.detail or state.value)
+    elif view.work.refusal:
+        against = (Verdict.CANNOT_SCORE, "{}", view.work.refusal)
     elif curve is None:
         hint = "no calibrated gain for signals {!r}: give it one in a profile, or set expected_gain"
         against = (Verdict.NO_GAIN, hint, signals)
     else:
         against = None
-    if state is State.OFF and against is not None:
+    if against is not None and (state is State.OFF or view.work.refusal):
         # It says nothing about its work: one line is all there is to report.
         off = Arm(view.strategy, view.name, ks[-1], 0.0, 0.0, 0.0, 0.0, 0)
         off.say(*against)

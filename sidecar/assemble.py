@@ -6,34 +6,21 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from opentelemetry.sdk.trace import SpanProcessor
 
+from sidecar import assemble_rerankers
 from sidecar import profiles as profile_files
 from sidecar import telemetry as telemetry_setup
 from sidecar.cache import ResultCache
-from sidecar.embedded import model_dir
 from sidecar.estimates import Estimates
 from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
 from sidecar.rerankers.base import Reranker
-from sidecar.rerankers.cross_encoder import CrossEncoder
-from sidecar.rerankers.late_interaction import LateInteraction
-from sidecar.rerankers.llm import LlmReranker
 from sidecar.server import Server
 from sidecar.service import RerankService
-from sidecar.settings import (
-    CrossEncoderSettings,
-    LateInteractionSettings,
-    LlmSettings,
-    LocalModel,
-    RerankerSettings,
-    Settings,
-)
+from sidecar.settings import Settings
 from sidecar.telemetry import Telemetry
-
-EMBEDDED_PREFIX = "embedded:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +55,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     """
     telemetry = telemetry_setup.set_up(environment, span_processor)
     profiles = profile_files.load(settings.profiles)
-    rerankers = {
-        name: _reranker(name, configured, environment)
-        for name, configured in settings.rerankers.items()
-        if configured.enabled
-    }
+    rerankers = assemble_rerankers.build(settings.rerankers, environment)
     estimates = Estimates(rerankers, profiles.default, time.monotonic)
     planner = Planner(
         rerankers=rerankers,
@@ -97,44 +80,3 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     service = RerankService(pipeline, settings.limits, telemetry.tracer, telemetry.metrics)
     server = Server(service, pipeline, settings.listen, settings.limits)
     return Sidecar(settings, pipeline, rerankers, server, telemetry)
-
-
-def _reranker(name: str, configured: RerankerSettings, environment: Mapping[str, str]) -> Reranker:
-    match configured:
-        case LateInteractionSettings():
-            return LateInteraction(
-                name,
-                _model_folder(configured),
-                threads=configured.threads,
-                max_tokens=configured.max_tokens,
-                nice=configured.nice,
-                hard_limit_s=configured.chunk_hard_limit_s,
-                vector_bytes=configured.vector_bytes,
-                warm_idle=configured.warm_idle,
-            )
-        case CrossEncoderSettings():
-            return CrossEncoder(
-                name,
-                _model_folder(configured),
-                threads=configured.threads,
-                max_tokens=configured.max_tokens,
-                nice=configured.nice,
-                hard_limit_s=configured.chunk_hard_limit_s,
-            )
-        case LlmSettings():
-            return LlmReranker(
-                name,
-                configured.base_url,
-                configured.model,
-                environment.get(configured.api_key_env, ""),
-                prompt_price_micro_usd_per_1k=configured.prompt_micro_usd_per_1k,
-                completion_price_micro_usd_per_1k=configured.completion_micro_usd_per_1k,
-                max_document_tokens=configured.max_document_tokens,
-                timeout_s=configured.timeout_s,
-            )
-
-
-def _model_folder(configured: LocalModel) -> Path:
-    if configured.model.startswith(EMBEDDED_PREFIX):
-        return model_dir(configured.model.removeprefix(EMBEDDED_PREFIX))
-    return Path(configured.model).expanduser()

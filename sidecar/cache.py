@@ -48,6 +48,9 @@ def result_key(
     digest.update(struct.pack("<II", decision.planned_k, len(documents)))
     for document, candidate in zip(documents, request.candidates, strict=True):
         digest.update(document.digest)
+        for text in document.indexed_ref or ():
+            raw = text.encode()
+            digest.update(struct.pack("<I", len(raw)) + raw)
         for name in sorted(candidate.signals):
             raw = name.encode()
             digest.update(struct.pack("<Id", len(raw), candidate.signals[name]) + raw)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from router.policy import Decision, Routing
 from router.traits import Traits
+from sidecar.rerankers.base import IndexedRef
 from sidecar.settings import Mode
 
 
@@ -73,6 +74,7 @@ class Candidate(NamedTuple):
     text: str
     signals: Mapping[str, float]
     truncated: bool = False
+    indexed_ref: IndexedRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

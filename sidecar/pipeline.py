@@ -193,11 +193,12 @@ class Pipeline:
             self._clock,
         )
         count = len(prefix.scores)
+        nothing = count == len(prefix.unscored)
         if prefix.degradation is None:
             # Failures and partial work do not teach: they say nothing about what the whole stage costs.
             elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
             self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())
-        if count == 0:
+        if nothing:
             # What was computed in vain still took its time and price.
             return replace(
                 _first_stage(request, prefix.degradation),
@@ -207,11 +208,13 @@ class Pipeline:
             )
         arm = plan.profile.arms.get(name)
         weights = arm.weights.get(decision.signal_set, _MODEL_ONLY) if arm else _MODEL_ONLY
-        signals = [candidate.signals for candidate in request.candidates[:count]]
-        fused = fuse(prefix.scores, signals, range(count), weights)
+        positions = [position for position in range(count) if position not in prefix.unscored]
+        raw = [prefix.scores[position] for position in positions]
+        signals = [request.candidates[position].signals for position in positions]
+        fused = fuse(raw, signals, positions, weights)
         return Outcome(
-            ranked=_ranked(request, fused, prefix.scores, ScoreSource.RERANKER),
-            scored_k=count,
+            ranked=_ranked(request, positions, fused, raw, ScoreSource.RERANKER),
+            scored_k=len(positions),
             completeness=Completeness.PARTIAL if prefix.degradation else Completeness.FULL,
             degradations=(prefix.degradation,) if prefix.degradation else (),
             usage=prefix.usage,
@@ -246,6 +249,11 @@ def _why_nothing(decision: Decision) -> Degradation | None:
         return Degradation(
             DegradationReason.BUDGET_TOO_SMALL, "no arm that is expected to help fits the time or the price"
         )
+    unscorable = any(arm.verdict is Verdict.CANNOT_SCORE for arm in decision.considered)
+    if decision.reason is Reason.NO_GAIN and unscorable:
+        return Degradation(
+            DegradationReason.INDEX_UNAVAILABLE, "documents have no text, and no index that is ready holds them all"
+        )
     if decision.reason is Reason.NOT_READY:
         verdicts = {arm.verdict for arm in decision.considered}
         loading = Verdict.NOT_READY in verdicts
@@ -275,23 +283,29 @@ def _signals(request: Request, decision: Decision, profile: Profile) -> Outcome:
     weights = arm.weights.get(decision.signal_set, _RANK_ONLY) if arm else _RANK_ONLY
     fused = fuse(None, [candidate.signals for candidate in request.candidates[:count]], range(count), weights)
     return Outcome(
-        ranked=_ranked(request, fused, None, ScoreSource.SIGNALS),
+        ranked=_ranked(request, range(count), fused, None, ScoreSource.SIGNALS),
         scored_k=count,
         completeness=Completeness.FULL,
     )
 
 
 def _ranked(
-    request: Request, fused: Sequence[float], raw: Sequence[float] | None, source: ScoreSource
+    request: Request,
+    scored: Sequence[int],
+    fused: Sequence[float],
+    raw: Sequence[float] | None,
+    source: ScoreSource,
 ) -> tuple[Ranked, ...]:
-    """The scored prefix in its new order, the rest behind it in first-stage order."""
-    count = len(fused)
-    return tuple(
-        Ranked(index, fused[index], raw[index] if raw else None, source)
-        if index < count
-        else Ranked(index, None, None, ScoreSource.FIRST_STAGE)
-        for index in order(fused, range(count), len(request.candidates))
-    )
+    """The scored candidates in their new order, the rest behind them in first-stage order."""
+    places = {position: place for place, position in enumerate(scored)}
+    ranked = []
+    for position in order(fused, scored, len(request.candidates)):
+        place = places.get(position)
+        if place is None:
+            ranked.append(Ranked(position, None, None, ScoreSource.FIRST_STAGE))
+        else:
+            ranked.append(Ranked(position, fused[place], raw[place] if raw else None, source))
+    return tuple(ranked)
 
 
 def _without_cost(outcome: Outcome) -> Outcome:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -77,13 +78,8 @@ class Planner:
             )
             documents = _as_documents(request) if open_question else ()
             rerankers = self._rerankers if open_question else {}
-            work = {
-                # What is off is not asked: it may have nothing to answer with.
-                name: _NO_WORK
-                if reranker.availability().state is State.OFF
-                else reranker.work(request.query, request.instruction, documents)
-                for name, reranker in rerankers.items()
-            }
+            unreadable = _without_text(documents)
+            work = {name: _work(reranker, request, documents, unreadable) for name, reranker in rerankers.items()}
             decision = _mode_off() if mode is Mode.OFF else self._decide(request, traits, profile, work, end)
             reranker = self._rerankers.get(decision.reranker)
             explanation = Explanation(
@@ -145,10 +141,27 @@ class Planner:
 
 def _as_documents(request: Request) -> tuple[Document, ...]:
     """The candidates as rerankers see them, with the digests of their texts."""
+    # The tenant is part of every digest, so that nothing that is kept under one is found for another tenant.
+    tenant = hashlib.blake2b(request.tenant.encode(), digest_size=32).digest() if request.tenant else b""
+    digest = functools.partial(hashlib.blake2b, digest_size=16, key=tenant)
     return tuple(
-        Document(candidate.id, candidate.text, hashlib.blake2b(candidate.text.encode(), digest_size=16).digest())
+        Document(candidate.id, candidate.text, digest(candidate.text.encode()).digest(), candidate.indexed_ref)
         for candidate in request.candidates
     )
+
+
+def _without_text(documents: Sequence[Document]) -> Work | None:
+    """What a reranker that reads texts can do with documents of which some have none: nothing."""
+    missing = sum(not document.text for document in documents)
+    return Work((), refusal=f"{missing} of {len(documents)} documents have no text") if missing else None
+
+
+def _work(reranker: Reranker, request: Request, documents: Sequence[Document], unreadable: Work | None) -> Work:
+    if reranker.availability().state is State.OFF:
+        return _NO_WORK  # it may have nothing to answer with
+    if unreadable is not None and reranker.limits.reads_text:
+        return unreadable
+    return reranker.work(request.query, request.instruction, documents)
 
 
 def _mode_off() -> Decision:

@@ -22,6 +22,7 @@ from sidecar.rerankers.base import (
     BadOutputError,
     CircuitOpenError,
     Document,
+    IndexUnavailableError,
     NotReadyError,
     Reranker,
     RerankerError,
@@ -36,6 +37,7 @@ _REASONS: tuple[tuple[type[RerankerError], DegradationReason], ...] = (
     (BadOutputError, DegradationReason.BAD_OUTPUT),
     (NotReadyError, DegradationReason.NOT_READY),
     (CircuitOpenError, DegradationReason.CIRCUIT_OPEN),
+    (IndexUnavailableError, DegradationReason.INDEX_UNAVAILABLE),
     (BackendError, DegradationReason.BACKEND_ERROR),
     (RerankerError, DegradationReason.BACKEND_ERROR),
 )
@@ -43,9 +45,13 @@ _REASONS: tuple[tuple[type[RerankerError], DegradationReason], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ScoredPrefix:
-    """Scores of the first ``len(scores)`` candidates, and why there are not more of them, if there should be."""
+    """Scores of the first ``len(scores)`` candidates, and why there are not more of them, if there should be.
+
+    ``unscored`` are positions among them that the model left out.
+    """
 
     scores: tuple[float, ...]
+    unscored: frozenset[int]
     degradation: Degradation | None
     usage: Usage
     queue_ms: float
@@ -64,6 +70,14 @@ class ScoringJob:
     """When the scores are needed, in seconds on the monotonic clock."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A chunk without scores, and what its backend charges all the same."""
+
+    degradation: Degradation
+    micro_usd: float = 0.0
+
+
 async def score_prefix(
     job: ScoringJob,
     reranker: Reranker,
@@ -73,8 +87,10 @@ async def score_prefix(
 ) -> ScoredPrefix:
     """Score as many of the planned candidates as fit. Never raises for what a backend does."""
     scores: list[float] = []
+    unscored: set[int] = set()
     parts: list[Scored] = []
     degradation: Degradation | None = None
+    wasted_micro_usd = 0.0
     while len(scores) < len(job.documents):
         remaining_ms = (job.end - clock()) * 1e3
         first = len(scores)
@@ -88,22 +104,29 @@ async def score_prefix(
             )
             break
         result = await _score_chunk(job, first, size, reranker, estimator, tracer, clock)
-        if isinstance(result, Degradation):
-            degradation = result
-            if result.reason is DegradationReason.BAD_OUTPUT:
+        if isinstance(result, _Failure):
+            degradation = result.degradation
+            wasted_micro_usd = result.micro_usd
+            if degradation.reason is DegradationReason.BAD_OUTPUT:
                 # A model that answers nonsense once is not trusted for the chunks before either.
                 scores.clear()
+                unscored.clear()
             break
         scores.extend(result.scores)
+        unscored.update(first + position for position in result.unscored)
         parts.append(result)
+        if result.shortfall:
+            degradation = Degradation(DegradationReason.BUDGET_EXHAUSTED, result.shortfall)
+            break
     return ScoredPrefix(
         scores=tuple(scores),
+        unscored=frozenset(unscored),
         degradation=degradation,
         usage=Usage(
-            pairs=len(scores),
+            pairs=len(scores) - len(unscored),
             cached_pairs=min(len(scores), sum(part.cached for part in parts)),
             tokens=sum(part.tokens for part in parts),
-            micro_usd=round(sum(part.micro_usd for part in parts)),
+            micro_usd=round(sum(part.micro_usd for part in parts) + wasted_micro_usd),
         ),
         queue_ms=sum(part.queue_ms for part in parts),
         score_ms=sum(part.compute_ms for part in parts),
@@ -140,7 +163,7 @@ async def _score_chunk(
     estimator: LatencyEstimator,
     tracer: Tracer,
     clock: Callable[[], float],
-) -> Scored | Degradation:
+) -> Scored | _Failure:
     documents = job.documents[first : first + size]
     fixed = job.work.fixed_tokens if first == 0 else 0
     tokens = fixed + sum(job.work.tokens[first : first + size])
@@ -172,13 +195,11 @@ async def _score_chunk(
         except TimeoutError:
             waited_ms = (clock() - now) * 1e3
             estimator.observe_timeout(tokens, waited_ms, clock())
-            problem = Degradation(
-                DegradationReason.BACKEND_TIMEOUT,
-                f"{identity.name} did not answer for {size} candidates within the {waited_ms:.1f} ms that were left",
-            )
+            words = f"{identity.name} did not answer for {size} candidates within the {waited_ms:.1f} ms that were left"
+            failure = _Failure(Degradation(DegradationReason.BACKEND_TIMEOUT, words))
         except RerankerError as error:
             reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
-            problem = Degradation(reason, str(error))
+            failure = _Failure(Degradation(reason, str(error)), error.micro_usd)
         else:
             span.set_attributes(
                 {
@@ -191,5 +212,5 @@ async def _score_chunk(
             # Time in the queue is not the model's: it is predicted separately.
             estimator.observe(tokens, max(0.0, (clock() - now) * 1e3 - scored.queue_ms), clock())
             return scored
-        span.set_attribute("millirank.degradation", problem.reason)
-        return problem
+        span.set_attribute("millirank.degradation", failure.degradation.reason)
+        return failure

@@ -13,17 +13,16 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from router.profile import SIGNALS_ARM
+from sidecar.reranker_settings import CHOICES, KINDS, MIB, RerankerSettings, Section, default_rerankers
 
 ENV_PREFIX = "MILLIRANK_"
 # Read by other parts, not settings: where caches go, and which file holds the settings.
 ENV_NOT_SETTINGS = frozenset({"MILLIRANK_CACHE_DIR", "MILLIRANK_CONFIG"})
-
-MIB = 1024 * 1024
 
 
 class SettingsError(Exception):
@@ -38,20 +37,14 @@ class Mode(StrEnum):
     ON = "on"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False
-    )
-
-
-class Listen(_Section):
+class Listen(Section):
     """Where the service is reachable."""
 
     tcp: str = Field("127.0.0.1:50051", description="host:port, loopback by default; port 0 picks one; '' is off")
     unix: str = Field("", description="path of a Unix socket, created private; '' is off")
 
 
-class Limits(_Section):
+class Limits(Section):
     """What one request may ask for. Above these it is refused before it costs anything."""
 
     wire_bytes: int = Field(4 * MIB, ge=1024, description="largest message; gRPC itself refuses larger ones")
@@ -64,7 +57,7 @@ class Limits(_Section):
     signals_per_document: int = Field(16, ge=0, description="signals that one document may carry")
 
 
-class BudgetSettings(_Section):
+class BudgetSettings(Section):
     """What a request may spend when it does not say, and what is kept back."""
 
     default_ms: float = Field(100.0, ge=0, description="budget of a request that names none and has no deadline")
@@ -76,70 +69,14 @@ class BudgetSettings(_Section):
     )
 
 
-class CacheSettings(_Section):
+class CacheSettings(Section):
     """Complete answers, kept for equal requests."""
 
     results_bytes: int = Field(16 * MIB, ge=0, description="memory for kept answers; 0 keeps none")
     ttl_s: float = Field(300.0, gt=0, description="how long an answer is kept")
 
 
-class LocalModel(_Section):
-    """A model that runs in a child process of the sidecar."""
-
-    enabled: bool = True
-    model: str = Field(description="'embedded:NAME' or a folder with model.json, model.onnx and tokenizer.json")
-    threads: int = Field(0, ge=0, description="compute threads; 0: the usable CPUs less one for the event loop")
-    max_tokens: int = Field(0, ge=0, description="tokens of a document that are read; 0: the model's default")
-    nice: int = Field(5, ge=0, le=19, description="niceness of the child process")
-    chunk_hard_limit_s: float = Field(5.0, gt=0, description="a child that needs longer for one chunk is killed")
-    expected_gain: float | None = Field(
-        None, description="your own claim of the nDCG@10 gain, for a model that no calibration has measured"
-    )
-
-
-class CrossEncoderSettings(LocalModel):
-    """A cross-encoder: reads the query and each document together."""
-
-    strategy: Literal["cross_encoder"] = "cross_encoder"
-
-
-class LateInteractionSettings(LocalModel):
-    """Late interaction: one vector per token, kept for documents that were seen before."""
-
-    strategy: Literal["late_interaction"] = "late_interaction"
-    vector_bytes: int = Field(64 * MIB, ge=0, description="memory for kept token vectors")
-    warm_idle: bool = Field(True, description="encode documents that were seen but not scored while nothing waits")
-
-
-class LlmSettings(_Section):
-    """An LLM behind an OpenAI-compatible API. Off until base_url and model are set."""
-
-    strategy: Literal["llm"] = "llm"
-    enabled: bool = True
-    base_url: str = Field("", description="such as https://api.openai.com/v1; '' switches the arm off")
-    model: str = Field("", description="such as gpt-4o-mini")
-    api_key_env: str = Field("OPENAI_API_KEY", description="the environment variable that holds the key")
-    prompt_micro_usd_per_1k: float = Field(0.0, ge=0, description="price of 1,000 prompt tokens")
-    completion_micro_usd_per_1k: float = Field(0.0, ge=0, description="price of 1,000 completion tokens")
-    max_document_tokens: int = Field(200, ge=8, description="tokens of a document that are sent")
-    timeout_s: float = Field(10.0, gt=0, description="longest call, whatever the budget")
-    expected_gain: float | None = Field(None, description="your own claim of the nDCG@10 gain; none: not in AUTO")
-
-
-RerankerSettings = Annotated[
-    CrossEncoderSettings | LateInteractionSettings | LlmSettings, Field(discriminator="strategy")
-]
-
-
-def _default_rerankers() -> dict[str, CrossEncoderSettings | LateInteractionSettings | LlmSettings]:
-    return {
-        "minilm-l6": LateInteractionSettings(model="embedded:minilm-l6"),
-        "tiny-cross-encoder": CrossEncoderSettings(model="embedded:tiny-cross-encoder"),
-        "llm": LlmSettings(),
-    }
-
-
-class Settings(_Section):
+class Settings(Section):
     """The whole configuration of one sidecar."""
 
     mode: Mode = Field(Mode.ON, description="off: first-stage order; observe: rerank behind it; on")
@@ -155,7 +92,7 @@ class Settings(_Section):
     limits: Limits = Limits()
     budget: BudgetSettings = BudgetSettings()
     cache: CacheSettings = CacheSettings()
-    rerankers: dict[str, RerankerSettings] = Field(default_factory=_default_rerankers)
+    rerankers: dict[str, RerankerSettings] = Field(default_factory=default_rerankers)
 
     @field_validator("rerankers")
     @classmethod
@@ -192,9 +129,9 @@ def known_keys() -> tuple[str, ...]:
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if name == "rerankers":
-            for kind in (CrossEncoderSettings, LateInteractionSettings, LlmSettings):
+            for kind in KINDS:
                 yield from _keys(kind, "rerankers.NAME.")
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from _keys(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name
@@ -258,7 +195,9 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             hint = f"; did you mean {near[0]}?" if near else "; see `millirank serve --print-config` for all settings"
             lines.append(f"unknown setting {name}{hint}")
         elif item["type"] == "union_tag_not_found":
-            lines.append(f"{name}: says no strategy; add strategy = 'cross_encoder', 'late_interaction' or 'llm'")
+            lines.append(f"{name}: says no strategy; add one: {CHOICES}")
+        elif item["type"] == "union_tag_invalid":
+            lines.append(f"{name}: no such strategy or engine ({item['ctx']['tag']}); choose {CHOICES}")
         else:
             lines.append(f"{name}: {item['msg']} (it is {item['input']!r})")
     source = f"in {path} or a {ENV_PREFIX}* variable" if path else f"in a {ENV_PREFIX}* variable"

@@ -31,6 +31,7 @@ from sidecar.messages import (
     ScoreSource,
     new_id,
 )
+from sidecar.rerankers.base import IndexedRef
 from sidecar.settings import Limits, Mode
 
 MAX_NAME_CHARACTERS = 128
@@ -136,15 +137,27 @@ def _candidates(message: pb.RerankRequest, limits: Limits) -> tuple[Candidate, .
     candidates = []
     for position, document in enumerate(message.documents):
         text, name = document.text, document.id
-        if not text:
-            raise InvalidFieldError(f"documents[{position}].text", "is empty; every candidate needs its text")
+        ref = _indexed_ref(document, position, longest_id) if document.HasField("indexed_ref") else None
+        if not text and ref is None:
+            raise InvalidFieldError(
+                f"documents[{position}].text", "is empty; every candidate needs its text, or an indexed_ref"
+            )
         if len(name) > longest_id:
             _bounded(f"documents[{position}].id", name, longest_id)
         sent = document.signals
         signals = _signals(sent, position, limits) if sent else _NO_SIGNALS
         truncated = len(text) > cut
-        candidates.append(_new_candidate((name, text[:cut] if truncated else text, signals, truncated)))
+        candidates.append(_new_candidate((name, text[:cut] if truncated else text, signals, truncated, ref)))
     return tuple(candidates)
+
+
+def _indexed_ref(document: pb.Document, position: int, longest: int) -> IndexedRef:
+    ref = IndexedRef(document.indexed_ref.collection, document.indexed_ref.id)
+    for name, value in ref._asdict().items():
+        if not value:
+            raise InvalidFieldError(f"documents[{position}].indexed_ref.{name}", "is empty; say where it lies")
+        _bounded(f"documents[{position}].indexed_ref.{name}", value, longest)
+    return ref
 
 
 def _signals(sent: Mapping[str, float], position: int, limits: Limits) -> Mapping[str, float]:

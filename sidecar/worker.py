@@ -79,10 +79,10 @@ def _serve(channel: Channel) -> int:
         channel.send(Failed(str(error)))
         return 1
     except Exception as error:  # noqa: BLE001 - no user's text is in play yet, so that the message may be passed on
-        channel.send(Failed(f"{load.manifest.folder}: {type(error).__name__}: {error}"))
+        channel.send(Failed(f"{type(error).__name__}: {error}"))
         return 1
     _return_free_memory()
-    channel.send(Ready(tuple(samples)))
+    channel.send(Ready(tuple(samples), model.revision))
     while isinstance(call := channel.receive(), Call):
         channel.send(_run(model, call))
     return 0

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sidecar.engines.manifest import Manifest, Truncation
+from sidecar.engines.specs import Spec
 
 HEADER = struct.Struct("!Q")  # length of the body that follows, in bytes
 # Queries whose vectors the child keeps and the parent knows of. The chunks of one request share one; about 25 KB each.
@@ -89,15 +89,10 @@ class Encode(Task[EncodeResult]):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """First message to a child: which model, and how to run it. ``vector_bytes`` bounds the vector store.
+    """First message to a child: which model, and how to run it. ``vector_bytes`` bounds the vector store."""
 
-    The manifest is the parent's, from which it knows the model's revision: a child started later must not find another.
-    """
-
-    manifest: Manifest
-    truncation: Truncation
+    spec: Spec
     threads: int
-    token_budget: int
     niceness: int
     vector_bytes: int = 0
 
@@ -122,9 +117,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The warm-up is over; ``samples`` are (tokens computed, milliseconds)."""
+    """The warm-up is over; ``samples`` are (tokens computed, milliseconds).
+
+    ``revision`` is that of the loaded files, where only the child can tell; '' where the parent knows it already.
+    """
 
     samples: tuple[tuple[int, float], ...]
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from sidecar.engines.base import Encoder
 from sidecar.engines.manifest import Truncation
-from sidecar.engines.onnx import TokenEncoder
 from sidecar.engines.vectors import (
     DocumentVectors,
     QueryVectors,
@@ -24,14 +24,15 @@ class LateInteractionScorer:
 
     The manifest's ``maxsim_ratio`` (standard deviation of cosines over that of MaxSim within candidate lists)
     brings both halves to one scale, so that the sum ranks like a sum of z-scores while a document's score does
-    not depend on the other candidates. Cold documents are scored over the same int8 vectors that are then kept:
-    a warm score equals the cold one, and a score among others equals the one alone, to the last bit.
+    not depend on the other candidates. A model without sentence vectors (ColBERT) scores by MaxSim alone. Cold
+    documents are scored over the same int8 vectors that are then kept: a warm score equals the cold one, and a score
+    among others equals the one alone, to the last bit.
     """
 
-    def __init__(self, encoder: TokenEncoder, truncation: Truncation, vector_bytes: int) -> None:
+    def __init__(self, encoder: Encoder, truncation: Truncation, vector_bytes: int) -> None:
         self._encoder = encoder
         self._truncation = truncation
-        self._ratio = encoder.manifest.maxsim_ratio
+        self._ratio = encoder.maxsim_ratio
         self._store = VectorStore(vector_bytes)
         self._queries: OrderedDict[str, QueryVectors] = OrderedDict()
 
@@ -48,7 +49,9 @@ class LateInteractionScorer:
         fresh, tokens = self._encode(cold)
         entries |= fresh
         vectors = [entries[digest] for digest, _ in documents]
-        scores = 0.5 * cosine(query_vectors, vectors) + 0.5 * self._ratio * maxsim(query_vectors, vectors)
+        scores = maxsim(query_vectors, vectors)
+        if query_vectors.sentence.size:
+            scores = 0.5 * cosine(query_vectors, vectors) + 0.5 * self._ratio * scores
         return LateResult(
             scores=tuple(scores.tolist()),
             missing=(),
@@ -68,7 +71,7 @@ class LateInteractionScorer:
         if kept is not None:
             self._queries.move_to_end(query)
             return 0, kept
-        encoded = self._encoder.encode([query], self._truncation.query_max_tokens)
+        encoded = self._encoder.encode_query(query, self._truncation.query_max_tokens)
         self._queries[query] = quantise_query(encoded.vectors[0], encoded.sentences[0])
         if len(self._queries) > KEPT_QUERIES:
             self._queries.popitem(last=False)

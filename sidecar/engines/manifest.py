@@ -43,7 +43,8 @@ class Manifest:
     """Contents of ``model.json`` in ``folder``. ``files`` are (file name, SHA-256 in hex).
 
     ``token_dim`` and ``sentence_dim`` are 0 for a cross-encoder. ``maxsim_ratio`` is what brings MaxSim to the scale of
-    the cosine (see `sidecar.engines.vectors`).
+    the cosine (see `sidecar.engines.vectors`). ``batch_tokens`` bounds a batch in padded tokens; 1 runs
+    every text alone.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Manifest:
     token_dim: int
     sentence_dim: int
     maxsim_ratio: float
+    batch_tokens: int = 1
 
     def truncated(self, max_tokens: int | None) -> Truncation:
         """The manifest's truncation, with the document limit replaced where one is configured.
@@ -98,6 +100,7 @@ def read_manifest(folder: Path) -> Manifest:
             token_dim=int(data["token_dim"]),
             sentence_dim=int(data["sentence_dim"]),
             maxsim_ratio=float(data["maxsim_ratio"]),
+            batch_tokens=int(data.get("batch_tokens", 1)),
         )
     except KeyError as error:
         raise ModelError(f"{path} lacks the key {error}") from error

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from sidecar.engines.base import Encoder, Scorer
 from sidecar.engines.batching import kept_tokens
 from sidecar.engines.late_interaction import LateInteractionScorer
-from sidecar.engines.manifest import Kind
-from sidecar.engines.onnx import PairScorer, TokenEncoder
+from sidecar.engines.manifest import Kind, ModelError, Truncation
+from sidecar.engines.specs import OnnxSpec, TorchSpec
 from sidecar.worker_messages import (
     Encode,
     EncodeResult,
@@ -33,6 +34,11 @@ WARM_DOCUMENTS = (10, 50)
 class Model(Protocol):
     """A loaded model."""
 
+    @property
+    def revision(self) -> str:
+        """Changes whenever a score could; '' where the parent knows it from the manifest."""
+        ...
+
     def run(self, task: Task[object]) -> object:
         """The task's result. Raises TypeError for a task of another kind of model."""
         ...
@@ -45,9 +51,10 @@ class Model(Protocol):
 class CrossEncoderModel:
     """Answers `ScorePairs`."""
 
-    def __init__(self, load: Load) -> None:
-        self._scorer = PairScorer(load.manifest, load.threads, load.token_budget)
-        self._truncation = load.truncation
+    def __init__(self, scorer: Scorer, truncation: Truncation, revision: str = "") -> None:
+        self._scorer = scorer
+        self._truncation = truncation
+        self.revision = revision
 
     def run(self, task: Task[object]) -> PairResult:
         """Scores every text against the query."""
@@ -71,10 +78,11 @@ class CrossEncoderModel:
 class LateInteractionModel:
     """Answers `ScoreLate` and `Encode`."""
 
-    def __init__(self, load: Load) -> None:
-        self._encoder = TokenEncoder(load.manifest, load.threads, load.token_budget)
-        self._truncation = load.truncation
-        self._scorer = LateInteractionScorer(self._encoder, load.truncation, load.vector_bytes)
+    def __init__(self, encoder: Encoder, truncation: Truncation, vector_bytes: int, revision: str = "") -> None:
+        self._encoder = encoder
+        self._truncation = truncation
+        self._scorer = LateInteractionScorer(encoder, truncation, vector_bytes)
+        self.revision = revision
 
     def run(self, task: Task[object]) -> LateResult | EncodeResult:
         """Scores documents, or encodes them ahead of time."""
@@ -107,8 +115,23 @@ class LateInteractionModel:
 
 
 def load(message: Load) -> Model:
-    """Loads the model. Raises ModelError when its folder cannot be used."""
-    return CrossEncoderModel(message) if message.manifest.kind is Kind.CROSS_ENCODER else LateInteractionModel(message)
+    """Loads the model. Raises ModelError when its files cannot be used."""
+    # Each engine's libraries are imported only in the process that runs it.
+    match message.spec:
+        case OnnxSpec() as spec:
+            from sidecar.engines import onnx
+
+            if spec.manifest.kind is Kind.CROSS_ENCODER:
+                scorer = onnx.PairScorer(spec.manifest, message.threads, spec.token_budget)
+                return CrossEncoderModel(scorer, spec.truncation)
+            encoder = onnx.TokenEncoder(spec.manifest, message.threads, spec.token_budget)
+            return LateInteractionModel(encoder, spec.truncation, message.vector_bytes)
+        case TorchSpec():
+            from sidecar.engines import sentence_transformers
+
+            return sentence_transformers.load(message.spec, message.threads, message.vector_bytes)
+        case _:
+            raise ModelError(f"no engine runs a {type(message.spec).__name__}")
 
 
 def _filler(words: int) -> str:

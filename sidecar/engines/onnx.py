@@ -12,13 +12,12 @@ Batches and reproducibility. By default every text is a run of its own (a token 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from sidecar.engines.base import EncodedTexts, Floats, PairScores
 from sidecar.engines.batching import max_characters, plan_batches
 from sidecar.engines.manifest import (
     MODEL_FILE,
@@ -30,28 +29,7 @@ from sidecar.engines.manifest import (
 )
 from sidecar.engines.threads import default_threads
 
-Floats = NDArray[np.float32]
 TOKEN_BUDGET = 1
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedTexts:
-    """``vectors[i]`` is float32 [t_i, token_dim], ``sentences`` float32 [n, sentence_dim]; all rows have length 1.
-
-    ``tokens`` is what the model read, padding not counted.
-    """
-
-    vectors: list[Floats]
-    sentences: Floats
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class PairScores:
-    """``scores`` is float32 [n], the model's logits, unfiltered; ``tokens`` is what it read, padding not counted."""
-
-    scores: Floats
-    tokens: int
 
 
 class _OnnxModel:
@@ -101,6 +79,15 @@ class TokenEncoder(_OnnxModel):
     def __init__(self, manifest: Manifest, threads: int | None = None, token_budget: int = TOKEN_BUDGET) -> None:
         super().__init__(manifest, Kind.TOKEN_ENCODER, threads, token_budget)
         self._require({"input_ids", "attention_mask"}, {"token_embeddings", "sentence_embedding"})
+
+    @property
+    def maxsim_ratio(self) -> float:
+        """The manifest's."""
+        return self.manifest.maxsim_ratio
+
+    def encode_query(self, query: str, max_tokens: int) -> EncodedTexts:
+        """Encodes a query like any other text."""
+        return self.encode([query], max_tokens)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> EncodedTexts:
         """Encodes each text cut to ``max_tokens`` tokens, special ones included; results in input order."""

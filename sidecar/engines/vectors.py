@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 BLOCK = 16  # documents whose tokens are multiplied at once
-# Sums stay exact: |sum of q_i * d_i| <= 128 dimensions * 1,023 * 127 < 2**24, the last whole number before the gaps.
-QUERY_LEVELS = 1_023
+# Sums stay exact: |sum of q_i * d_i| <= dimensions * levels * 127 < 2**24, the last whole number before the gaps.
+EXACT = 2**24 - 1
+DOCUMENT_LEVELS = 127
+QUERY_LEVELS = 1_023  # as many as 128 dimensions allow; models with more get fewer
 ENTRY_OVERHEAD = 600  # bytes of Python and NumPy objects per document, measured with tracemalloc
 
 
@@ -41,7 +43,7 @@ class DocumentVectors:
 def quantise(tokens: Floats, sentence: Floats) -> DocumentVectors:
     """Symmetric int8 with one scale per token; a zero vector stays zero."""
     peaks = np.abs(tokens).max(axis=1, initial=0.0)
-    scales = (np.maximum(peaks, 1e-12) / 127.0).astype(np.float32)
+    scales = (np.maximum(peaks, 1e-12) / DOCUMENT_LEVELS).astype(np.float32)
     return DocumentVectors(np.rint(tokens / scales[:, None]).astype(np.int8), scales, sentence.astype(np.float16))
 
 
@@ -57,7 +59,8 @@ class QueryVectors:
 
 def quantise_query(tokens: Floats, sentence: Floats) -> QueryVectors:
     """Whole numbers up to `QUERY_LEVELS`, one scale per token."""
-    scales = (np.maximum(np.abs(tokens).max(axis=1, initial=0.0), 1e-12) / QUERY_LEVELS).astype(np.float32)
+    levels = min(QUERY_LEVELS, EXACT // (DOCUMENT_LEVELS * tokens.shape[1]))
+    scales = (np.maximum(np.abs(tokens).max(axis=1, initial=0.0), 1e-12) / levels).astype(np.float32)
     return QueryVectors(np.rint(tokens / scales[:, None]), scales, sentence)
 
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from router.arms import Availability, Strategy, Work
+
+
+class IndexedRef(NamedTuple):
+    """A document in an index that was built before: the collection's name and the document's id in it."""
+
+    collection: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +21,14 @@ class Document:
     """One candidate as the rerankers see it; its position in the request is its first-stage rank.
 
     ``text`` is already cut to the configured number of characters; ``digest`` is 16 bytes of BLAKE2b over that text
-    (equal texts have equal digests).
+    and the tenant: equal texts of one tenant have equal digests, and what is kept for one is never found for another.
+    ``indexed_ref`` says where its vectors lie, if an index has it; then the text may be empty.
     """
 
     id: str
     text: str
     digest: bytes
+    indexed_ref: IndexedRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +45,14 @@ class Limits:
     """How a reranker wants its work cut.
 
     ``max_chunk_documents`` bounds one call of `Reranker.score`; ``whole_list`` asks for all candidates in a single
-    call (an LLM that ranks listwise), so that there is no partial result.
+    call (an LLM that ranks listwise), so that there is no partial result. ``reads_text`` False: it needs no texts.
+    ``promotion_cap``: how many places its scores may lift a candidate over its first-stage rank (0: any number).
     """
 
     max_chunk_documents: int
     whole_list: bool = False
+    reads_text: bool = True
+    promotion_cap: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,9 @@ class Scored:
     """Scores of one chunk: ``scores[i]`` belongs to ``documents[i]``; higher is better.
 
     ``queue_ms`` is the time spent waiting for the model to be free, ``compute_ms`` the model's own; ``cached`` counts
-    documents that needed no model run; ``tokens`` is what the model really read.
+    documents that needed no model run; ``tokens`` is what the model really read. ``unscored`` are positions in the
+    chunk that the model left out (their scores mean nothing); ``shortfall`` says in words what could not be finished
+    in time, where a reranker knows better than its caller.
     """
 
     scores: tuple[float, ...]
@@ -66,10 +80,19 @@ class Scored:
     queue_ms: float = 0.0
     compute_ms: float = 0.0
     micro_usd: float = 0.0
+    unscored: frozenset[int] = frozenset()
+    shortfall: str = ""
 
 
 class RerankerError(Exception):
-    """Scoring failed. The message is for operators: it never contains query or document text."""
+    """Scoring failed. The message is for operators: it never contains query or document text.
+
+    ``micro_usd`` is what the backend charges all the same.
+    """
+
+    def __init__(self, message: str = "", *, micro_usd: float = 0.0) -> None:
+        super().__init__(message)
+        self.micro_usd = micro_usd
 
 
 class BackendError(RerankerError):
@@ -82,6 +105,10 @@ class BadOutputError(RerankerError):
 
 class NotReadyError(RerankerError):
     """The model is still loading or restarting."""
+
+
+class IndexUnavailableError(RerankerError):
+    """The index that holds the documents' vectors can't be read, or does not hold what was asked for."""
 
 
 class CircuitOpenError(RerankerError):

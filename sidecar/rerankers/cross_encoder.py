@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from router.arms import Strategy, Work
 from sidecar.engines.batching import estimated_tokens
-from sidecar.engines.manifest import Kind
 from sidecar.rerankers.base import Document, Limits, Scored
-from sidecar.rerankers.local import LocalModelOptions, LocalReranker
+from sidecar.rerankers.loadable import Loadable
+from sidecar.rerankers.local import LocalReranker
 from sidecar.worker_messages import ScorePairs
 
 
 class CrossEncoder(LocalReranker):
-    """Scores are the model's logits. Every pair is computed, nothing is kept between requests.
+    """Scores are the model's logits."""
 
-    Parameters as in `LocalModelOptions`; a model.json of kind "cross_encoder".
-    """
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        *,
-        threads: int = 0,
-        max_tokens: int = 0,
-        nice: int = 5,
-        hard_limit_s: float = 5.0,
-    ) -> None:
-        options = LocalModelOptions(threads, max_tokens, nice, hard_limit_s)
-        limits = Limits(max_chunk_documents=64)
-        super().__init__(name, folder, Strategy.CROSS_ENCODER, Kind.CROSS_ENCODER, limits, options)
+    def __init__(self, name: str, model: Loadable) -> None:
+        super().__init__(name, Strategy.CROSS_ENCODER, model, Limits(max_chunk_documents=64))
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
         """Tokens of every pair: estimated from characters (see `estimated_tokens`), the query's part in each."""

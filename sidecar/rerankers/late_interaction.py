@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 
 from router.arms import State, Strategy, Work
 from sidecar.engines.batching import estimated_tokens, kept_tokens
-from sidecar.engines.manifest import Kind
 from sidecar.rerankers.base import Document, Limits, RerankerError, Scored
-from sidecar.rerankers.local import LocalModelOptions, LocalReranker
-from sidecar.worker_messages import KEPT_QUERIES, Encode, EncodeResult, LateResult, Ready, ScoreLate
+from sidecar.rerankers.loadable import Loadable
+from sidecar.rerankers.local import LocalReranker
+from sidecar.worker_messages import KEPT_QUERIES, Encode, EncodeResult, LateResult, Load, Ready, ScoreLate
 
 QUIET_S = 0.05  # how long the child must have had nothing to do before it is given something ahead of time
 REMEMBERED_DOCUMENTS = 2_048
@@ -22,30 +21,17 @@ REMEMBERED_DOCUMENTS = 2_048
 class LateInteraction(LocalReranker):
     """Scores are ``0.5 * cosine + 0.5 * maxsim_ratio * maxsim`` (see `sidecar.engines.late_interaction`).
 
-    The vectors live in the child, keyed by `Document.digest`, at most ``vector_bytes`` of them (least recently
+    The vectors live in the child, keyed by `Document.digest`, at most `Load.vector_bytes` of them (least recently
     used leave first; a document of 128 tokens takes about 18 KB). This side mirrors which are there, so that
     `work` is right and a warm document's text is not sent again. With ``warm_idle``, documents that requests
-    brought along but nobody scored are encoded one at a time while the child has nothing else to do. Other
-    parameters as in `LocalModelOptions`; a model.json of kind "token_encoder".
+    brought along but nobody scored are encoded one at a time while the child has nothing else to do.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        *,
-        threads: int = 0,
-        max_tokens: int = 0,
-        nice: int = 5,
-        hard_limit_s: float = 5.0,
-        vector_bytes: int = 128 << 20,
-        warm_idle: bool = True,
-    ) -> None:
-        options = LocalModelOptions(threads, max_tokens, nice, hard_limit_s, vector_bytes)
-        limits = Limits(max_chunk_documents=256)
-        super().__init__(name, folder, Strategy.LATE_INTERACTION, Kind.TOKEN_ENCODER, limits, options)
+    def __init__(self, name: str, model: Loadable, *, warm_idle: bool = True) -> None:
+        super().__init__(name, Strategy.LATE_INTERACTION, model, Limits(max_chunk_documents=256))
+        keeps = isinstance(model.load, Load) and model.load.vector_bytes > 0
         self._warm: set[bytes] = set()
-        self._warm_idle = warm_idle and vector_bytes > 0
+        self._warm_idle = warm_idle and keeps
         self._cold: OrderedDict[bytes, str] = OrderedDict()  # digest -> the part of the text that is read
         self._queries: OrderedDict[str, None] = OrderedDict()
         self._cold_arrived = asyncio.Event()

@@ -5,78 +5,51 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from router.arms import Availability, Strategy, Work
 from router.latency import LatencyEstimator, LatencyPrior
 from sidecar.engines.batching import max_characters
-from sidecar.engines.manifest import Kind, ModelError, Truncation, read_manifest
-from sidecar.engines.threads import default_threads
 from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
-from sidecar.worker_messages import Load, Ready, Task
+from sidecar.rerankers.loadable import Loadable
+from sidecar.worker_messages import Ready, Task
 from sidecar.worker_process import Patience, WorkerProcess
 from sidecar.worker_queue import Answer
 
 ResultT = TypeVar("ResultT")
 
-# One text per model run: the same text always gets the same score (measured in `sidecar.engines.onnx`).
-TOKEN_BUDGET = 1
 # Most model tokens in one call of the child. A chunk of the pipeline is far smaller; this cuts another caller's long
 # list, so that the child is free for others in between and no call comes near the hard limit.
 MOST_TOKENS = 512
 PRIOR = LatencyPrior(base_ms=1.0, ms_per_token=0.3)  # only until the warm-up has reported
 
 
-@dataclass(frozen=True, slots=True)
-class LocalModelOptions:
-    """How a local model is run.
-
-    ``threads`` 0: every usable CPU but one; ``max_tokens`` 0: the manifest's limit; ``nice``: niceness of the child;
-    ``hard_limit_s``: what one call may take before the child is killed; ``vector_bytes``: bound of the vector store.
-    """
-
-    threads: int
-    max_tokens: int
-    nice: int
-    hard_limit_s: float
-    vector_bytes: int = 0
-
-
 class LocalReranker(ABC):
-    """A model folder run by a worker process.
+    """A model run by a worker process.
 
-    A folder that can't be used does not raise: `availability` is OFF with the reason, and the revision "unavailable".
+    A model that can't be used does not raise: `availability` is OFF with the reason, and the revision "unavailable".
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        strategy: Strategy,
-        kind: Kind,
-        limits: Limits,
-        options: LocalModelOptions,
-    ) -> None:
-        load, revision = _load(folder, kind, options)
-        self._identity = Identity(name, strategy, revision)
+    def __init__(self, name: str, strategy: Strategy, model: Loadable, limits: Limits) -> None:
+        self._name = name
+        self._strategy = strategy
+        self._revision = model.revision
         self._limits = limits
-        self._truncation = load.truncation if isinstance(load, Load) else Truncation(0, 0)
+        self._truncation = model.truncation
         self._samples: tuple[tuple[int, float], ...] = ()
         self._estimator = LatencyEstimator(PRIOR)
         self._worker = WorkerProcess(
             name,
-            load,
-            Patience(call_s=options.hard_limit_s),
+            model.load,
+            Patience(call_s=model.hard_limit_s),
             on_ready=self._on_ready,
             on_result=self._on_result,
         )
 
     @property
     def identity(self) -> Identity:
-        """Name, strategy, and a revision that changes with files, truncation and engine."""
-        return self._identity
+        """Name, strategy, and a revision that changes with files, truncation and engine ('' until it is known)."""
+        return Identity(self._name, self._strategy, self._revision)
 
     @property
     def limits(self) -> Limits:
@@ -156,26 +129,13 @@ class LocalReranker(ABC):
 
     def _on_ready(self, ready: Ready) -> None:
         self._samples = ready.samples
+        self._revision = ready.revision or self._revision
         now = time.monotonic()
         for tokens, elapsed_ms in ready.samples:
             self._estimator.observe(tokens, elapsed_ms, now)
 
     def _on_result(self, result: object) -> None:  # noqa: B027 - most models keep nothing
         """Told of every result, also of one whose caller has gone."""
-
-
-def _load(folder: Path, kind: Kind, options: LocalModelOptions) -> tuple[Load | ModelError, str]:
-    """What the child is to load, and the model's revision."""
-    try:
-        manifest = read_manifest(folder)
-        if manifest.kind is not kind:
-            raise ModelError(f"{folder} holds a {manifest.kind}; this strategy needs a {kind}")
-        truncation = manifest.truncated(options.max_tokens or None)
-    except ModelError as error:
-        return error, "unavailable"
-    threads = options.threads or default_threads()
-    load = Load(manifest, truncation, threads, TOKEN_BUDGET, options.nice, options.vector_bytes)
-    return load, manifest.revision(truncation, TOKEN_BUDGET)
 
 
 def _cuts(tokens: Sequence[int], max_documents: int) -> Iterator[tuple[int, int]]:

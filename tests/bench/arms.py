@@ -10,7 +10,8 @@ import grpc
 from millirank.v1 import decision_pb2 as dpb
 from millirank.v1 import rerank_service_pb2 as pb
 
-from sidecar.settings import LocalModel, Settings
+from sidecar.reranker_settings import OnnxCrossEncoder, OnnxLateInteraction
+from sidecar.settings import Settings
 from tests.bench.load import Connection
 from tests.bench.report import BenchError
 
@@ -51,7 +52,7 @@ def settle(connection: Connection) -> Arms:
     end = time.monotonic() + _READY_TIMEOUT_S
     ready, off = [], []
     for name, configured in Settings().rerankers.items():
-        if not isinstance(configured, LocalModel) or not configured.enabled:
+        if not isinstance(configured, OnnxCrossEncoder | OnnxLateInteraction) or not configured.enabled:
             continue
         try:
             while (waiting := _not_yet(connection, name)) is not None:

@@ -14,7 +14,8 @@ from router.profile import FORMAT, Profile, parse
 from router.traits import extract
 from sidecar.assemble import build
 from sidecar.messages import Candidate, Request
-from sidecar.settings import LocalModel, load
+from sidecar.reranker_settings import OnnxCrossEncoder, OnnxLateInteraction
+from sidecar.settings import load
 from tests.bench.load import quantile
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError, Row, Section, Spread
@@ -66,7 +67,8 @@ async def _measure(folder: Path, steps: Steps, rounds: int, calls: int) -> Secti
         off = [
             name
             for name, one in sidecar.rerankers.items()
-            if isinstance(settings.rerankers[name], LocalModel) and one.availability().state is State.OFF
+            if isinstance(settings.rerankers[name], OnnxCrossEncoder | OnnxLateInteraction)
+            and one.availability().state is State.OFF
         ]
         planned = len(sidecar.pipeline.explain(request, None, time.monotonic()).decision.considered)
     finally:

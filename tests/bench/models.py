@@ -13,7 +13,8 @@ from pathlib import Path
 from millirank.v1 import rerank_service_pb2 as pb
 
 from sidecar.calibrate import stdlib
-from sidecar.settings import LateInteractionSettings, Settings
+from sidecar.reranker_settings import OnnxLateInteraction
+from sidecar.settings import Settings
 from tests.bench import processes
 from tests.bench.arms import Arms, forced, settle
 from tests.bench.collector import Collector
@@ -69,7 +70,7 @@ def measure(folder: Path, steps: Steps, *, rounds: int = 3) -> Section:
     settings = {
         f"MILLIRANK_RERANKERS__{name.replace('-', '_').upper()}__WARM_IDLE": "false"
         for name, configured in Settings().rerankers.items()
-        if isinstance(configured, LateInteractionSettings)
+        if isinstance(configured, OnnxLateInteraction)
     }
     with contextlib.ExitStack() as stack:
         collector = stack.enter_context(Collector())

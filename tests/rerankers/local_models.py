@@ -9,10 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 from hashlib import blake2b, sha256
 from pathlib import Path
+from typing import Any
 
-from router.arms import State
+from router.arms import State, Strategy
 from sidecar.embedded import model_dir
 from sidecar.rerankers.base import Document, Reranker, Scored, ScoreRequest
+from sidecar.rerankers.cross_encoder import CrossEncoder
+from sidecar.rerankers.late_interaction import LateInteraction
+from sidecar.rerankers.loadable import RunOptions, onnx_model
 
 MINILM = model_dir("minilm-l6")
 TINY_CROSS_ENCODER = model_dir("tiny-cross-encoder")
@@ -20,6 +24,19 @@ TINY_CROSS_ENCODER = model_dir("tiny-cross-encoder")
 QUERY = "how to read a csv file"
 READY_S = 60.0  # loading takes 1 to 3 s on a machine that has nothing else to do
 PATIENT_S = 60.0
+
+
+def cross_encoder(name: str, folder: Path, **options: Any) -> CrossEncoder:
+    """A cross-encoder on ONNX Runtime; ``options`` as in `RunOptions`."""
+    return CrossEncoder(name, onnx_model(folder, Strategy.CROSS_ENCODER, RunOptions(**options)))
+
+
+def late_interaction(
+    name: str, folder: Path, *, warm_idle: bool = True, vector_bytes: int = 1 << 27, **options: Any
+) -> LateInteraction:
+    """Late interaction on ONNX Runtime; ``options`` as in `RunOptions`."""
+    model = onnx_model(folder, Strategy.LATE_INTERACTION, RunOptions(vector_bytes=vector_bytes, **options))
+    return LateInteraction(name, model, warm_idle=warm_idle)
 
 
 def document(text: str) -> Document:

@@ -13,16 +13,16 @@ import pytest_asyncio
 
 from router.arms import State
 from sidecar.rerankers.base import Reranker, ScoreRequest
-from sidecar.rerankers.cross_encoder import CrossEncoder
-from sidecar.rerankers.late_interaction import LateInteraction
 from tests.rerankers.local_models import (
     MINILM,
     PATIENT_S,
     QUERY,
     TINY_CROSS_ENCODER,
     copy_model,
+    cross_encoder,
     document,
     documents,
+    late_interaction,
     ready,
     score,
 )
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Make = Callable[..., Reranker]
 MODELS: dict[str, tuple[Make, Path]] = {
-    "late_interaction": (LateInteraction, MINILM),
-    "cross_encoder": (CrossEncoder, TINY_CROSS_ENCODER),
+    "late_interaction": (late_interaction, MINILM),
+    "cross_encoder": (cross_encoder, TINY_CROSS_ENCODER),
 }
 MIXED_TEXTS = (
     "csv.reader returns an object that iterates over the lines of a file",

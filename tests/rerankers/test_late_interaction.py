@@ -13,7 +13,7 @@ import pytest_asyncio
 from router.arms import State
 from sidecar.rerankers.base import Document, ScoreRequest
 from sidecar.rerankers.late_interaction import REMEMBERED_DOCUMENTS, LateInteraction
-from tests.rerankers.local_models import MINILM, QUERY, documents, ready, score, until
+from tests.rerankers.local_models import MINILM, QUERY, documents, late_interaction, ready, score, until
 
 Start = Callable[..., Awaitable[LateInteraction]]
 SMALL_STORE = 40_000  # room for about 10 documents of 15 tokens
@@ -25,7 +25,7 @@ async def start() -> AsyncIterator[Start]:
     started: list[LateInteraction] = []
 
     async def begin(*, vector_bytes: int = 1 << 24, warm_idle: bool = False) -> LateInteraction:
-        reranker = LateInteraction("li", MINILM, vector_bytes=vector_bytes, warm_idle=warm_idle)
+        reranker = late_interaction("li", MINILM, vector_bytes=vector_bytes, warm_idle=warm_idle)
         started.append(reranker)
         await ready(reranker)
         return reranker
@@ -142,7 +142,7 @@ async def test_warming_can_be_switched_off(start: Start) -> None:
 
 async def test_remembering_is_bounded() -> None:
     """The queue keeps the newest documents and nothing twice."""
-    reranker = LateInteraction("li", MINILM)
+    reranker = late_interaction("li", MINILM)
     texts = documents(REMEMBERED_DOCUMENTS + 100, words=0)
     reranker.remember(texts)
     reranker.remember(texts[-10:])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.settings import LateInteractionSettings, LlmSettings, Mode, Settings, SettingsError, load, to_toml
+from sidecar.reranker_settings import LlmSettings, OnnxLateInteraction
+from sidecar.settings import Mode, Settings, SettingsError, load, to_toml
 
 
 def in_file(tmp_path: Path, text: str) -> Path:
@@ -73,9 +74,9 @@ def test_file_adds_and_changes_rerankers(tmp_path: Path) -> None:
         """,
     )
     rerankers = load(path, {}).rerankers
-    assert isinstance(rerankers["mine"], LateInteractionSettings)
+    assert isinstance(rerankers["mine"], OnnxLateInteraction)
     own = rerankers["minilm-l6"]
-    assert isinstance(own, LateInteractionSettings)
+    assert isinstance(own, OnnxLateInteraction)
     assert (own.vector_bytes, own.model) == (1000, "embedded:minilm-l6")
     assert "llm" in rerankers
 
@@ -148,7 +149,7 @@ def test_reranker_without_strategy_says_what_to_add() -> None:
     """A new reranker has to say what it is."""
     message = refused(None, {"MILLIRANK_RERANKERS__NEW__MODEL": "x"})
     assert "rerankers.new" in message
-    assert "add strategy = 'cross_encoder', 'late_interaction' or 'llm'" in message
+    assert "says no strategy; add one: cross_encoder" in message
 
 
 def test_rerankers_that_are_no_table(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from router.arms import State
 from sidecar.engines.manifest import ModelError, read_manifest
+from sidecar.engines.specs import OnnxSpec
 from sidecar.rerankers.base import BackendError, NotReadyError
 from sidecar.worker_messages import HEADER, Encode, Load, Loaded, ScoreLate, ScorePairs, unpack
 from sidecar.worker_process import Patience, WorkerProcess
@@ -31,7 +32,8 @@ Start = Callable[..., Awaitable[WorkerProcess]]
 def load(folder: Path = MINILM) -> Load:
     """The embedded token encoder, one thread."""
     manifest = read_manifest(folder)
-    return Load(manifest, manifest.truncation, threads=1, token_budget=1, niceness=0, vector_bytes=1 << 20)
+    spec = OnnxSpec(manifest, manifest.truncation, token_budget=1)
+    return Load(spec, threads=1, niceness=0, vector_bytes=1 << 20)
 
 
 def busy(number: int = 0, texts: int = 8) -> ScoreLate:
@@ -377,11 +379,13 @@ async def test_the_child_ignores_signals_meant_for_the_parent(start: Start) -> N
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from router.arms import State
+from router.arms import State, Strategy
 from sidecar.rerankers.late_interaction import LateInteraction
+from sidecar.rerankers.loadable import RunOptions, onnx_model
 
 async def main():
-    reranker = LateInteraction("m", Path(sys.argv[1]))
+    model = onnx_model(Path(sys.argv[1]), Strategy.LATE_INTERACTION, RunOptions())
+    reranker = LateInteraction("m", model)
     await reranker.start()
     while reranker.availability().state is not State.READY:
         await asyncio.sleep(0.01)

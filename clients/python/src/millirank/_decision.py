@@ -48,6 +48,7 @@ class Verdict(StrEnum):
     NOT_READY = auto()
     OFF = auto()
     CIRCUIT_OPEN = auto()
+    CANNOT_SCORE = auto()
 
 
 class Mode(StrEnum):

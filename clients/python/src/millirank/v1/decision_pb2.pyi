@@ -52,6 +52,7 @@ class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERDICT_NOT_READY: _ClassVar[Verdict]
     VERDICT_OFF: _ClassVar[Verdict]
     VERDICT_CIRCUIT_OPEN: _ClassVar[Verdict]
+    VERDICT_CANNOT_SCORE: _ClassVar[Verdict]
 STRATEGY_UNSPECIFIED: Strategy
 STRATEGY_AUTO: Strategy
 STRATEGY_NONE: Strategy
@@ -83,6 +84,7 @@ VERDICT_NOT_ALLOWED: Verdict
 VERDICT_NOT_READY: Verdict
 VERDICT_OFF: Verdict
 VERDICT_CIRCUIT_OPEN: Verdict
+VERDICT_CANNOT_SCORE: Verdict
 
 class ConsideredArm(_message.Message):
     __slots__ = ("strategy", "reranker", "rerank_k", "predicted_p50", "predicted_p95", "expected_gain", "predicted_cost_micro_usd", "verdict", "detail")

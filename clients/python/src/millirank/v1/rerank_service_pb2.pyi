@@ -116,7 +116,7 @@ class RerankRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., corpus: _Optional[str] = ..., query: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., top_n: _Optional[int] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ..., instruction: _Optional[str] = ..., min_score: _Optional[float] = ..., cache_control: _Optional[_Union[CacheControl, str]] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class Document(_message.Message):
-    __slots__ = ("id", "text", "signals")
+    __slots__ = ("id", "text", "signals", "indexed_ref")
     class SignalsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -127,10 +127,20 @@ class Document(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    INDEXED_REF_FIELD_NUMBER: _ClassVar[int]
     id: str
     text: str
     signals: _containers.ScalarMap[str, float]
-    def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., signals: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    indexed_ref: IndexedRef
+    def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., signals: _Optional[_Mapping[str, float]] = ..., indexed_ref: _Optional[_Union[IndexedRef, _Mapping]] = ...) -> None: ...
+
+class IndexedRef(_message.Message):
+    __slots__ = ("collection", "id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    id: str
+    def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("latency", "max_cost_micro_usd", "overrun_policy")

@@ -39,7 +39,8 @@ class RerankServiceStub:
     RetryInfo or ResourceInfo:
     INVALID_ARGUMENT     a field is wrong; BadRequest names it. Also bytes that are not this message or not UTF-8.
     NOT_FOUND            `Routing` names a strategy or reranker that this sidecar does not have.
-    FAILED_PRECONDITION  `Routing` names a reranker that is switched off.
+    FAILED_PRECONDITION  `Routing` names a reranker that is switched off, or whose index is stale or damaged, or that
+    can't score these documents.
     RESOURCE_EXHAUSTED   the message is larger than the wire limit (4 MiB by default), or memory is at its bound.
     DEADLINE_EXCEEDED    with OVERRUN_POLICY_FAIL: the budget ended before the plan was carried out.
     UNAVAILABLE          with OVERRUN_POLICY_FAIL: the backend is warming up, failing or draining; RetryInfo says when.
@@ -78,7 +79,8 @@ class RerankServiceServicer:
     RetryInfo or ResourceInfo:
     INVALID_ARGUMENT     a field is wrong; BadRequest names it. Also bytes that are not this message or not UTF-8.
     NOT_FOUND            `Routing` names a strategy or reranker that this sidecar does not have.
-    FAILED_PRECONDITION  `Routing` names a reranker that is switched off.
+    FAILED_PRECONDITION  `Routing` names a reranker that is switched off, or whose index is stale or damaged, or that
+    can't score these documents.
     RESOURCE_EXHAUSTED   the message is larger than the wire limit (4 MiB by default), or memory is at its bound.
     DEADLINE_EXCEEDED    with OVERRUN_POLICY_FAIL: the budget ended before the plan was carried out.
     UNAVAILABLE          with OVERRUN_POLICY_FAIL: the backend is warming up, failing or draining; RetryInfo says when.
@@ -134,7 +136,8 @@ class RerankService:
     RetryInfo or ResourceInfo:
     INVALID_ARGUMENT     a field is wrong; BadRequest names it. Also bytes that are not this message or not UTF-8.
     NOT_FOUND            `Routing` names a strategy or reranker that this sidecar does not have.
-    FAILED_PRECONDITION  `Routing` names a reranker that is switched off.
+    FAILED_PRECONDITION  `Routing` names a reranker that is switched off, or whose index is stale or damaged, or that
+    can't score these documents.
     RESOURCE_EXHAUSTED   the message is larger than the wire limit (4 MiB by default), or memory is at its bound.
     DEADLINE_EXCEEDED    with OVERRUN_POLICY_FAIL: the budget ended before the plan was carried out.
     UNAVAILABLE          with OVERRUN_POLICY_FAIL: the backend is warming up, failing or draining; RetryInfo says when.
