@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 from router.arms import Strategy
 from router.decision import ConsideredArm, Decision, Reason, RerankerView, Verdict
@@ -17,9 +15,12 @@ OVER_BUDGET: Final = "p95 {:.1f} ms > {:.1f} ms left"
 OVER_COST: Final = "{} micro-USD > {} allowed"
 
 
-@dataclass(slots=True)
-class Arm:
-    """One arm while it is being judged; ``verdict`` None means that nothing speaks against it so far."""
+class Arm(NamedTuple):
+    """One arm, as far as it can be told without the others: ms with queue, nDCG@10, micro-USD.
+
+    ``lower`` is the lower end of the gain's interval. A named tuple because twenty are made per request, and a
+    dataclass takes four times as long to make.
+    """
 
     strategy: Strategy
     reranker: str
@@ -27,15 +28,8 @@ class Arm:
     p50_ms: float
     p95_ms: float
     gain: float
-    lower: float
     micro_usd: int
-    verdict: Verdict | None = None
-    why: tuple[str | float, ...] = ()
-
-    def say(self, verdict: Verdict, template: str, *facts: str | float) -> None:
-        """Conclude; words and facts are put together only when somebody reads them (`ConsideredArm.detail`)."""
-        self.verdict = verdict
-        self.why = (template, *facts)
+    lower: float
 
     @property
     def label(self) -> str:
@@ -43,15 +37,29 @@ class Arm:
         return f"{self.reranker or self.strategy.value}@{self.rerank_k}" if self.rerank_k else self.strategy.value
 
 
+# Half of the time that Arm(...) and ConsideredArm(...) take.
+_make = tuple.__new__
+
+
+Said: TypeAlias = tuple[Verdict, tuple[str | float, ...]]
+"""A verdict and why: a template and its facts, put into words only when somebody reads them."""
+
+
+def conclude(arm: Arm, verdict: Verdict, why: tuple[str | float, ...]) -> ConsideredArm:
+    """The arm with its verdict."""
+    strategy, reranker, rerank_k, p50_ms, p95_ms, gain, micro_usd, _ = arm
+    return _make(ConsideredArm, (strategy, reranker, rerank_k, p50_ms, p95_ms, gain, micro_usd, verdict, why))
+
+
 def none_arm() -> Arm:
     """First-stage order: no time, no price, no gain."""
-    return Arm(Strategy.NONE, "", 0, 0.0, 0.0, 0.0, 0.0, 0)
+    return Arm(Strategy.NONE, "", 0, 0.0, 0.0, 0.0, 0, 0.0)
 
 
 def signals_arm(k: int, signals_ms: float, curve: GainCurve | None) -> Arm:
     """Fusion of the first ``k`` candidates' signals. Arithmetic only, so its p50 and p95 are the same."""
     gain, lower = (0.0, 0.0) if curve is None else read_curve(curve, (k,))[0]
-    return Arm(Strategy.SIGNALS, "", k, signals_ms, signals_ms, gain, lower, 0)
+    return Arm(Strategy.SIGNALS, "", k, signals_ms, signals_ms, gain, 0, lower)
 
 
 def reranker_arms(view: RerankerView, ks: Sequence[int], curve: GainCurve | None) -> list[Arm]:
@@ -69,9 +77,8 @@ def reranker_arms(view: RerankerView, ks: Sequence[int], curve: GainCurve | None
         counted = k
         # Rounded up, so that nothing with a price ever passes for free.
         micro_usd = math.ceil(tokens * price) if price else 0
-        arms.append(
-            Arm(strategy, name, k, p50_base + p50_rate * tokens, p95_base + p95_rate * tokens, gain, lower, micro_usd)
-        )
+        p50_ms, p95_ms = p50_base + p50_rate * tokens, p95_base + p95_rate * tokens
+        arms.append(_make(Arm, (strategy, name, k, p50_ms, p95_ms, gain, micro_usd, lower)))
     return arms
 
 
@@ -98,21 +105,8 @@ def reranker_curve(profile: Profile, view: RerankerView, signals: str) -> GainCu
     return curve
 
 
-# A third of the time that ConsideredArm(...) takes; twenty are made per request.
-_new_considered_arm = functools.partial(tuple.__new__, ConsideredArm)
-
-
-def decide(chosen: Arm, reason: Reason, arms: Iterable[Arm], signals: str) -> Decision:
-    """Freeze the outcome; by now every arm has its verdict."""
-    considered = []
-    for arm in arms:
-        if arm.verdict is None:
-            raise AssertionError(f"arm {arm.label} was left without a verdict")
-        fields = (
-            *(arm.strategy, arm.reranker, arm.rerank_k, arm.p50_ms, arm.p95_ms),
-            *(arm.gain, arm.micro_usd, arm.verdict, arm.why),
-        )
-        considered.append(_new_considered_arm(fields))
+def decide(chosen: Arm, reason: Reason, considered: Iterable[ConsideredArm], signals: str) -> Decision:
+    """The outcome, with every arm's verdict."""
     return Decision(
         strategy=chosen.strategy,
         reranker=chosen.reranker,

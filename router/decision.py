@@ -101,8 +101,7 @@ class ConsideredArm(NamedTuple):
         return str(template).format(*facts)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The arm taken, with its predictions, and every arm that was looked at (the chosen one included).
 
     ``signal_set`` is the key of the profile's gains and weights that this request falls under.

@@ -9,6 +9,7 @@ from router.candidates import (
     OVER_BUDGET,
     OVER_COST,
     Arm,
+    conclude,
     decide,
     grid,
     none_arm,
@@ -18,6 +19,7 @@ from router.candidates import (
     signals_curve,
 )
 from router.decision import (
+    ConsideredArm,
     Decision,
     Reason,
     RerankerOffError,
@@ -77,11 +79,10 @@ def choose_forced(
         if affordable:
             offers.append((view, fitting[-1] if fitting else affordable[0], bool(fitting)))
     if not offers:
-        for arm in arms:
-            arm.say(Verdict.OVER_COST, OVER_COST, arm.micro_usd, max_micro_usd or 0)
         none = none_arm()
-        none.say(Verdict.CHOSEN, "the forced arm does not fit the price limit")
-        return decide(none, Reason.BUDGET_TOO_SMALL, (none, *arms), signals)
+        taken = conclude(none, Verdict.CHOSEN, ("the forced arm does not fit the price limit",))
+        dear = [conclude(arm, Verdict.OVER_COST, (OVER_COST, arm.micro_usd, max_micro_usd or 0)) for arm in arms]
+        return decide(none, Reason.BUDGET_TOO_SMALL, (taken, *dear), signals)
 
     # What can run now and fits comes first; then the best expected gain; then the name, to be deterministic.
     view, chosen, fits = min(
@@ -94,25 +95,28 @@ def choose_forced(
         ),
     )
     states = {other.name: other for other in usable}
-    for arm in arms:
-        _explain(arm, chosen, states[arm.reranker], spendable_ms, max_micro_usd)
     detail = _chosen_detail(view, chosen, fits, spendable_ms)
     if reranker_curve(profile, view, signals) is None:
         detail += f"; its gain is not calibrated for signals {signals!r}"
-    chosen.say(Verdict.CHOSEN, "{}", detail)
-    return decide(chosen, Reason.FORCED, arms, signals)
+    considered = [
+        conclude(arm, Verdict.CHOSEN, ("{}", detail))
+        if arm is chosen
+        else _explained(arm, chosen, states[arm.reranker], spendable_ms, max_micro_usd)
+        for arm in arms
+    ]
+    return decide(chosen, Reason.FORCED, considered, signals)
 
 
 def _without_model(documents: int, routing: Routing, profile: Profile, signals: str, signals_ms: float) -> Decision:
     if routing.strategy is Strategy.NONE:
         arm = none_arm()
-        arm.say(Verdict.CHOSEN, "forced: first-stage order")
+        considered = conclude(arm, Verdict.CHOSEN, ("forced: first-stage order",))
     else:
         curve = signals_curve(profile, signals)
         arm = signals_arm(min(routing.rerank_k or documents, documents), signals_ms, curve)
         unknown = ", whose gain is not calibrated" if curve is None else ""
-        arm.say(Verdict.CHOSEN, "forced: fusion of signals {!r}{}", signals, unknown)
-    return decide(arm, Reason.FORCED, (arm,), signals)
+        considered = conclude(arm, Verdict.CHOSEN, ("forced: fusion of signals {!r}{}", signals, unknown))
+    return decide(arm, Reason.FORCED, (considered,), signals)
 
 
 def _family(routing: Routing, rerankers: Sequence[RerankerView]) -> list[RerankerView]:
@@ -135,17 +139,18 @@ def _family(routing: Routing, rerankers: Sequence[RerankerView]) -> list[Reranke
     raise UnknownRerankerError(f"no reranker is named {routing.reranker!r}; configured: {configured}")
 
 
-def _explain(arm: Arm, chosen: Arm, view: RerankerView, spendable_ms: float, max_micro_usd: int | None) -> None:
+def _explained(
+    arm: Arm, chosen: Arm, view: RerankerView, spendable_ms: float, max_micro_usd: int | None
+) -> ConsideredArm:
     """Why this arm of the family is not the one taken."""
     if max_micro_usd is not None and arm.micro_usd > max_micro_usd:
-        arm.say(Verdict.OVER_COST, OVER_COST, arm.micro_usd, max_micro_usd)
-    elif arm.p95_ms > spendable_ms:
-        arm.say(Verdict.OVER_BUDGET, OVER_BUDGET, arm.p95_ms, spendable_ms)
-    elif view.availability.state is not State.READY:
-        arm.say(_STATE_VERDICT[view.availability.state], "{}", _state(view))
-    else:
-        words = "expected gain {:.3f}; {} was preferred with {:.3f}"
-        arm.say(Verdict.LOWER_GAIN, words, arm.gain, chosen.label, chosen.gain)
+        return conclude(arm, Verdict.OVER_COST, (OVER_COST, arm.micro_usd, max_micro_usd))
+    if arm.p95_ms > spendable_ms:
+        return conclude(arm, Verdict.OVER_BUDGET, (OVER_BUDGET, arm.p95_ms, spendable_ms))
+    if view.availability.state is not State.READY:
+        return conclude(arm, _STATE_VERDICT[view.availability.state], ("{}", _state(view)))
+    words = "expected gain {:.3f}; {} was preferred with {:.3f}"
+    return conclude(arm, Verdict.LOWER_GAIN, (words, arm.gain, chosen.label, chosen.gain))
 
 
 def _chosen_detail(view: RerankerView, arm: Arm, fits: bool, spendable_ms: float) -> str:

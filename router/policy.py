@@ -8,7 +8,6 @@ section 6), and every answer that is less than planned starts from a reason and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Final
 
 from router.arms import State, Strategy
@@ -16,6 +15,8 @@ from router.candidates import (
     OVER_BUDGET,
     OVER_COST,
     Arm,
+    Said,
+    conclude,
     decide,
     grid,
     none_arm,
@@ -35,7 +36,7 @@ from router.decision import (
     Verdict,
 )
 from router.forced import choose_forced
-from router.profile import Profile, signal_set
+from router.profile import GainCurve, Profile, signal_set
 from router.traits import Traits
 
 __all__ = [
@@ -68,10 +69,9 @@ def choose(
     """Decide. ``signals_ms`` is the predicted time of SIGNALS; ``max_micro_usd`` None means no price limit.
 
     AUTO: an arm is eligible if its expected gain is above 0 with a lower bound of at least -MAX_HARM, its p95
-    fits ``spendable_ms``, its price fits the purse, its reranker is ready and the routing allows it. From
-    first-stage order on, eligible arms are walked from fast to slow (p50), and a slower one is taken over the
-    current one if it adds at least ``profile.min_gain_per_second`` for every second that it adds: the result
-    maximises gain - min_gain_per_second * p50. Forced arms: see `choose_forced`.
+    fits ``spendable_ms``, its price fits the purse, its reranker is ready and the routing allows it. Of these (and
+    first-stage order) the one with the largest gain - min_gain_per_second * p50 is taken: a slower arm has to add
+    ``profile.min_gain_per_second`` for every second that it adds. Forced arms: see `choose_forced`.
 
     A larger budget never lowers that maximum. It can lower the gain alone, and then saves time, in one case:
     where it admits an arm that is faster in the median than the one taken before, yet slower at p95.
@@ -94,117 +94,110 @@ def choose(
     if traits.documents < 2:
         return decide(none, Reason.NOTHING_TO_DO, (), signals)
 
-    arms = [none]
+    arms: list[Arm] = [none]
+    said: list[Said | None] = [None]  # what speaks against each of them
     limits = (spendable_ms, max_micro_usd)
     ks = grid(profile, traits.documents, routing.rerank_k)
     if signals:
-        arms.append(_judged_signals(ks, routing, profile, signals, signals_ms, traits.documents, limits))
+        curve = signals_curve(profile, signals)
+        arms.append(signals_arm(ks[0] if routing.rerank_k else traits.documents, signals_ms, curve))
+        said += _against_signals(arms[-1], routing, curve, signals, limits)
     for view in rerankers:
-        arms += _judged_reranker(view, ks, routing, profile, signals, limits)
+        offered, objections = _offers(view, ks, routing, profile, signals, limits)
+        arms += offered
+        said += objections
 
     rate_ms = profile.min_gain_per_second / 1000.0
-    chosen = _walk(none, [arm for arm in arms if arm.verdict is None and arm is not none], rate_ms)
-    reason = _reason(arms) if chosen is none else Reason.BEST_EXPECTED_GAIN
-    _explain(arms, chosen, reason, rate_ms, spendable_ms)
-    return decide(chosen, reason, arms, signals)
+    chosen = _best(arms, said, rate_ms)
+    reason = _reason(said) if chosen is none else Reason.BEST_EXPECTED_GAIN
+    return decide(chosen, reason, _concluded(arms, said, chosen, reason, rate_ms, spendable_ms), signals)
 
 
-def _judged_signals(
-    ks: tuple[int, ...],
-    routing: Routing,
-    profile: Profile,
-    signals: str,
-    signals_ms: float,
-    documents: int,
-    limits: tuple[float, int | None],
-) -> Arm:
-    curve = signals_curve(profile, signals)
-    arm = signals_arm(ks[0] if routing.rerank_k else documents, signals_ms, curve)
+def _against_signals(
+    arm: Arm, routing: Routing, curve: GainCurve | None, signals: str, limits: tuple[float, int | None]
+) -> list[Said | None]:
     if routing.allowed and Strategy.SIGNALS not in routing.allowed:
-        arm.say(Verdict.NOT_ALLOWED, "the request's routing excludes signals")
-    elif curve is None:
-        arm.say(Verdict.NO_GAIN, "no calibrated gain for signals {!r}", signals)
-    else:
-        _judge(arm, limits)
-    return arm
+        return [(Verdict.NOT_ALLOWED, ("the request's routing excludes signals",))]
+    if curve is None:
+        return [(Verdict.NO_GAIN, ("no calibrated gain for signals {!r}", signals))]
+    return _objections([arm], *limits)
 
 
-def _judged_reranker(
+def _offers(
     view: RerankerView,
     ks: tuple[int, ...],
     routing: Routing,
     profile: Profile,
     signals: str,
     limits: tuple[float, int | None],
-) -> list[Arm]:
-    """One reranker's arms. Those that nothing speaks against keep verdict None."""
+) -> tuple[list[Arm], list[Said | None]]:
+    """One reranker's arms, and what speaks against each."""
     curve = reranker_curve(profile, view, signals)
     state = view.availability.state
+    against: Said | None = None
     if routing.allowed and view.strategy not in routing.allowed:
-        against = (Verdict.NOT_ALLOWED, "the request's routing excludes {}", view.strategy.value)
-    elif state is State.OFF:
-        against = (Verdict.OFF, "{}", view.availability.detail or state.value)
+        against = (Verdict.NOT_ALLOWED, ("the request's routing excludes {}", view.strategy.value))
+    elif state is _OFF:
+        against = (Verdict.OFF, ("{}", view.availability.detail or state.value))
     elif view.work.refusal:
-        against = (Verdict.CANNOT_SCORE, "{}", view.work.refusal)
+        against = (Verdict.CANNOT_SCORE, ("{}", view.work.refusal))
     elif curve is None:
         hint = "no calibrated gain for signals {!r}: give it one in a profile, or set expected_gain"
-        against = (Verdict.NO_GAIN, hint, signals)
-    else:
-        against = None
-    if against is not None and (state is State.OFF or view.work.refusal):
+        against = (Verdict.NO_GAIN, (hint, signals))
+    if against is not None and (state is _OFF or view.work.refusal):
         # It says nothing about its work: one line is all there is to report.
-        off = Arm(view.strategy, view.name, ks[-1], 0.0, 0.0, 0.0, 0.0, 0)
-        off.say(*against)
-        return [off]
+        return [Arm(view.strategy, view.name, ks[-1], 0.0, 0.0, 0.0, 0, 0.0)], [against]
     arms = reranker_arms(view, ks, curve)
-    for arm in arms:
-        if against is not None:
-            arm.say(*against)
-            continue
-        _judge(arm, limits)
+    if against is not None:
+        return arms, [against] * len(arms)
+    objections = _objections(arms, *limits)
+    if state is not _READY:
         # Last: what would not fit anyway is not waiting for its model.
-        if arm.verdict is None and state is not State.READY:
-            waiting = Verdict.NOT_READY if state is State.WARMING else Verdict.CIRCUIT_OPEN
-            arm.say(waiting, "{}", view.availability.detail or state.value)
-    return arms
+        waiting = Verdict.NOT_READY if state is State.WARMING else Verdict.CIRCUIT_OPEN
+        why: Said = (waiting, ("{}", view.availability.detail or state.value))
+        objections = [objection or why for objection in objections]
+    return arms, objections
 
 
-def _judge(arm: Arm, limits: tuple[float, int | None]) -> None:
-    """Gain, time, money, in this order; leaves the verdict None if all are well."""
-    spendable_ms, max_micro_usd = limits
-    if arm.gain <= 0.0:
-        arm.say(Verdict.NO_GAIN, "expected gain {:.3f} is not above 0", arm.gain)
-    elif arm.lower < -MAX_HARM:
-        words = "may hurt: lower bound {:.3f} of its gain {:.3f} is below {:.3f}"
-        arm.say(Verdict.NO_GAIN, words, arm.lower, arm.gain, -MAX_HARM)
-    elif not arm.p95_ms <= spendable_ms:  # a prediction that is not a number does not fit
-        arm.say(Verdict.OVER_BUDGET, OVER_BUDGET, arm.p95_ms, spendable_ms)
-    elif max_micro_usd is not None and arm.micro_usd > max_micro_usd:
-        arm.say(Verdict.OVER_COST, OVER_COST, arm.micro_usd, max_micro_usd)
+def _objections(arms: list[Arm], spendable_ms: float, max_micro_usd: int | None) -> list[Said | None]:
+    """Gain, time, money, in this order; None where all are well."""
+    objections: list[Said | None] = []
+    for _, _, _, _, p95_ms, gain, micro_usd, lower in arms:
+        against: Said | None = None
+        if gain <= 0.0:
+            against = (Verdict.NO_GAIN, ("expected gain {:.3f} is not above 0", gain))
+        elif lower < -MAX_HARM:
+            words = "may hurt: lower bound {:.3f} of its gain {:.3f} is below {:.3f}"
+            against = (Verdict.NO_GAIN, (words, lower, gain, -MAX_HARM))
+        elif not p95_ms <= spendable_ms:  # a prediction that is not a number does not fit
+            against = (Verdict.OVER_BUDGET, (OVER_BUDGET, p95_ms, spendable_ms))
+        elif max_micro_usd is not None and micro_usd > max_micro_usd:
+            against = (Verdict.OVER_COST, (OVER_COST, micro_usd, max_micro_usd))
+        objections.append(against)
+    return objections
 
 
-_BY_GAIN: Final = attrgetter("gain")
-_BY_TIME: Final = attrgetter("p50_ms")
+def _best(arms: list[Arm], said: list[Said | None], rate_ms: float) -> Arm:
+    """The arm with the largest gain - rate_ms * p50 that nothing speaks against; the first one is first-stage order.
 
-
-def _walk(none: Arm, eligible: list[Arm], rate_ms: float) -> Arm:
-    """From fast to slow, up whenever the added gain pays for the added time.
-
-    Where arms are as fast as each other the better one is met first, then the one that was configured first.
+    Of equal ones the larger gain wins, then the faster arm, then the one that was configured first.
     """
-    current = none
-    eligible.sort(key=_BY_GAIN, reverse=True)
-    eligible.sort(key=_BY_TIME)
-    for arm in eligible:
-        added = arm.gain - current.gain
-        if added > 0.0 and added >= rate_ms * (arm.p50_ms - current.p50_ms):
-            current = arm
-    return current
+    best = arms[0]
+    best_value = best_gain = best_ms = 0.0
+    for arm, objection in zip(arms, said, strict=True):
+        if objection is None:
+            _, _, _, p50_ms, _, gain, _, _ = arm
+            value = gain - rate_ms * p50_ms
+            if value < best_value:
+                continue
+            if value > best_value or gain > best_gain or (gain == best_gain and p50_ms < best_ms):
+                best, best_value, best_gain, best_ms = arm, value, gain, p50_ms
+    return best
 
 
-def _reason(arms: list[Arm]) -> Reason:
+def _reason(said: list[Said | None]) -> Reason:
     """Why first-stage order won. Time and money come before readiness, in an arm's verdict as well as here."""
-    verdicts = {arm.verdict for arm in arms}
+    verdicts = {objection[0] for objection in said if objection is not None}
     if Verdict.OVER_BUDGET in verdicts or Verdict.OVER_COST in verdicts:
         return Reason.BUDGET_TOO_SMALL
     if Verdict.NOT_READY in verdicts or Verdict.CIRCUIT_OPEN in verdicts:
@@ -212,25 +205,39 @@ def _reason(arms: list[Arm]) -> Reason:
     return Reason.NO_GAIN
 
 
-def _explain(arms: list[Arm], chosen: Arm, reason: Reason, rate_ms: float, spendable_ms: float) -> None:
-    """Give the eligible arms their final verdicts."""
-    rival = chosen.label
-    for arm in arms:
-        if arm is chosen:
-            if arm.strategy is Strategy.NONE:
-                arm.say(Verdict.CHOSEN, _FIRST_STAGE[reason])
-            else:
-                words = "expected gain {:.3f} for p50 {:.1f} ms; p95 {:.1f} ms fits {:.1f} ms"
-                arm.say(Verdict.CHOSEN, words, arm.gain, arm.p50_ms, arm.p95_ms, spendable_ms)
-        elif arm.verdict is None:
-            added = arm.gain - chosen.gain
-            if added > 0.0:
-                longer_ms = arm.p50_ms - chosen.p50_ms
-                words = "adds {:.4f} for {:.1f} ms more; has to add {:.4f}"
-                arm.say(Verdict.NOT_WORTH_ITS_TIME, words, added, longer_ms, rate_ms * longer_ms)
-            else:
-                arm.say(Verdict.LOWER_GAIN, "expected gain {:.3f}; {} has {:.3f}", arm.gain, rival, chosen.gain)
+def _concluded(
+    arms: list[Arm], said: list[Said | None], chosen: Arm, reason: Reason, rate_ms: float, spendable_ms: float
+) -> list[ConsideredArm]:
+    """Every arm with its final verdict."""
+    rival, best_gain, best_ms = chosen.label, chosen.gain, chosen.p50_ms
+    considered = []
+    for arm, objection in zip(arms, said, strict=True):
+        if objection is not None:
+            verdict, why = objection
+        elif arm is chosen:
+            verdict, why = _why_chosen(arm, reason, spendable_ms)
+        elif (added := arm[5] - best_gain) > 0.0:
+            longer_ms = arm[3] - best_ms
+            words = "adds {:.4f} for {:.1f} ms more; has to add {:.4f}"
+            verdict, why = _NOT_WORTH_ITS_TIME, (words, added, longer_ms, rate_ms * longer_ms)
+        else:
+            verdict, why = _LOWER_GAIN, ("expected gain {:.3f}; {} has {:.3f}", arm[5], rival, best_gain)
+        considered.append(conclude(arm, verdict, why))
+    return considered
 
+
+def _why_chosen(arm: Arm, reason: Reason, spendable_ms: float) -> Said:
+    if arm.strategy is Strategy.NONE:
+        return Verdict.CHOSEN, (_FIRST_STAGE[reason],)
+    words = "expected gain {:.3f} for p50 {:.1f} ms; p95 {:.1f} ms fits {:.1f} ms"
+    return Verdict.CHOSEN, (words, arm.gain, arm.p50_ms, arm.p95_ms, spendable_ms)
+
+
+# Reading an enum's member costs half a microsecond in Python 3.11; these are read again and again.
+_OFF: Final = State.OFF
+_READY: Final = State.READY
+_LOWER_GAIN: Final = Verdict.LOWER_GAIN
+_NOT_WORTH_ITS_TIME: Final = Verdict.NOT_WORTH_ITS_TIME
 
 _FIRST_STAGE: Final = {
     Reason.BUDGET_TOO_SMALL: "first-stage order: the arms that would help do not fit the time or the price",
