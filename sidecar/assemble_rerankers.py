@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from router.arms import Strategy
-from sidecar import model_store
 from sidecar.engines.manifest import ModelError
+from sidecar.model_store import ModelStore
 from sidecar.reranker_settings import (
     LlmSettings,
     OnnxCrossEncoder,
@@ -39,6 +39,9 @@ def _reranker(name: str, settings: RerankerSettings, environment: Mapping[str, s
                 settings.base_url,
                 settings.model,
                 environment.get(settings.api_key_env, ""),
+                prompting=settings.prompting,
+                max_parallel=settings.max_parallel,
+                promotion_cap=settings.promotion_cap,
                 prompt_price_micro_usd_per_1k=settings.prompt_micro_usd_per_1k,
                 completion_price_micro_usd_per_1k=settings.completion_micro_usd_per_1k,
                 max_document_tokens=settings.max_document_tokens,
@@ -68,7 +71,7 @@ def _local(settings: OnnxCrossEncoder | OnnxLateInteraction | TorchCrossEncoder 
             dtype=settings.dtype,
         )
     try:
-        folder = model_store.resolve(settings.model)
+        folder = ModelStore().resolve(settings.model)
     except ModelError as error:
         return onnx_model(error, strategy, options)
     return onnx_model(folder, strategy, options, settings.provider)

@@ -15,6 +15,7 @@ from router.arms import Strategy
 from router.fusion import fuse, order
 from router.policy import Decision, Reason, Verdict
 from router.profile import SIGNALS_ARM, FusionWeights, Profile
+from router.promotion import cap_promotions
 from sidecar.cache import ResultCache, SingleFlight, result_key
 from sidecar.estimates import Estimates
 from sidecar.logs import place
@@ -183,11 +184,12 @@ class Pipeline:
     async def _compute(self, request: Request, plan: Plan) -> Outcome:
         decision = plan.explanation.decision
         name = decision.reranker
+        reranker = self._rerankers[name]
         work = plan.work[name]
         started = self._clock()
         prefix = await score_prefix(
             ScoringJob(request.query, request.instruction, plan.documents[: decision.planned_k], work, plan.end),
-            self._rerankers[name],
+            reranker,
             self._estimates.chunk[name],
             self._tracer,
             self._clock,
@@ -213,7 +215,7 @@ class Pipeline:
         signals = [request.candidates[position].signals for position in positions]
         fused = fuse(raw, signals, positions, weights)
         return Outcome(
-            ranked=_ranked(request, positions, fused, raw, ScoreSource.RERANKER),
+            ranked=_ranked(request, positions, fused, raw, ScoreSource.RERANKER, reranker.limits.promotion_cap),
             scored_k=len(positions),
             completeness=Completeness.PARTIAL if prefix.degradation else Completeness.FULL,
             degradations=(prefix.degradation,) if prefix.degradation else (),
@@ -295,11 +297,16 @@ def _ranked(
     fused: Sequence[float],
     raw: Sequence[float] | None,
     source: ScoreSource,
+    promotion_cap: int = 0,
 ) -> tuple[Ranked, ...]:
-    """The scored candidates in their new order, the rest behind them in first-stage order."""
+    """The scored candidates in their new order, the rest behind them in first-stage order.
+
+    With ``promotion_cap`` nobody stands more than so many places above its first-stage rank, whatever the scores say.
+    """
     places = {position: place for place, position in enumerate(scored)}
     ranked = []
-    for position in order(fused, scored, len(request.candidates)):
+    wished = order(fused, scored, len(request.candidates))
+    for position in cap_promotions(wished, promotion_cap) if promotion_cap else wished:
         place = places.get(position)
         if place is None:
             ranked.append(Ranked(position, None, None, ScoreSource.FIRST_STAGE))

@@ -71,11 +71,7 @@ class Planner:
             budget = spendable(request.budget_ms, deadline_left_ms, self._budget.default_ms, self._budget.reserve_ms)
             end = arrived + budget.spendable_ms / 1e3
             profile = self._profiles.select(request.corpus)
-            traits = extract(
-                request.query,
-                [len(candidate.text) for candidate in request.candidates],
-                [candidate.signals for candidate in request.candidates],
-            )
+            traits = _traits(request)
             documents = _as_documents(request) if open_question else ()
             rerankers = self._rerankers if open_question else {}
             unreadable = _without_text(documents)
@@ -137,6 +133,15 @@ class Planner:
 
     def _route_span(self) -> AbstractContextManager[Span]:
         return self._tracer.start_as_current_span("route", record_exception=False, set_status_on_exception=False)
+
+
+def _traits(request: Request) -> Traits:
+    candidates = request.candidates
+    if request.routing.strategy is Strategy.NONE:
+        # Nothing depends on them, and nobody may have read the texts.
+        return Traits(0, False, False, len(candidates), 0.0, (), 0.0)
+    lengths = [len(candidate.text) for candidate in candidates]
+    return extract(request.query, lengths, [candidate.signals for candidate in candidates])
 
 
 def _as_documents(request: Request) -> tuple[Document, ...]:

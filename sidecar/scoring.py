@@ -149,6 +149,8 @@ def _next_chunk(
     last = min(planned, first + reranker.limits.max_chunk_documents)
     fixed = work.fixed_tokens if first == 0 else 0
     tokens = tuple(accumulate(work.tokens[first:last], initial=fixed))[1:]
+    if reranker.limits.side_by_side:
+        return last - first if estimator.predict(tokens[-1], now).p95_ms <= remaining_ms else 0
     # Predictions grow with the tokens, so both bounds are found by bisection.
     in_time = bisect_right(tokens, remaining_ms, key=lambda count: estimator.predict(count, now).p95_ms)
     in_one_chunk = bisect_right(tokens, TARGET_CHUNK_MS, key=lambda count: estimator.predict(count, now).p50_ms)
@@ -210,7 +212,11 @@ async def _score_chunk(
                 }
             )
             # Time in the queue is not the model's: it is predicted separately.
-            estimator.observe(tokens, max(0.0, (clock() - now) * 1e3 - scored.queue_ms), clock())
+            taken_ms = max(0.0, (clock() - now) * 1e3 - scored.queue_ms)
+            if scored.shortfall:
+                estimator.observe_timeout(tokens, taken_ms, clock())
+            else:
+                estimator.observe(tokens, taken_ms, clock())
             return scored
         span.set_attribute("millirank.degradation", failure.degradation.reason)
         return failure

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
@@ -27,6 +27,7 @@ from sidecar.messages import (
     DegradationReason,
     Explanation,
     Overrun,
+    Ranked,
     Request,
     ScoreSource,
     new_id,
@@ -38,6 +39,7 @@ MAX_NAME_CHARACTERS = 128
 # The longest google.protobuf.Duration, 10,000 years: more is damage, and could not be encoded in an answer.
 _MAX_DURATION_S = 315_576_000_000
 
+_ReadCandidates: TypeAlias = Callable[[pb.RerankRequest, Limits], tuple[Candidate, ...]]
 _M = TypeVar("_M", pb.RerankRequest, pb.ExplainRouteRequest)
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -63,19 +65,43 @@ _STRATEGIES: Mapping[int, Strategy] = {number: strategy for strategy, number in 
 _AUTO = frozenset({dpb.STRATEGY_UNSPECIFIED, dpb.STRATEGY_AUTO})
 _CACHE_CONTROLS = frozenset(pb.CacheControl.values())
 _OVERRUN_POLICIES = frozenset(pb.OverrunPolicy.values())
-# A third of the time that Candidate(...) takes, and it is taken a hundred times per request.
-_new_candidate = functools.partial(tuple.__new__, Candidate)
+# Half of the time that Candidate(...) takes, and it is taken a hundred times per request.
+_make = tuple.__new__
+
+
+def _varint(number: int) -> bytes:
+    """A length as it stands before a length-delimited field's content."""
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+# The beginnings of length-delimited fields (wire type 2): a result's id of so many bytes, and a result whose parts
+# beside the id's own tag and length have so many bytes.
+_SHORT = 64
+_RESULTS = _varint(pb.RerankResponse.RESULTS_FIELD_NUMBER << 3 | 2)
+_ID_OF = [_varint(pb.Result.ID_FIELD_NUMBER << 3 | 2) + _varint(length) for length in range(_SHORT)]
+_RESULT_OF = [_RESULTS + _varint(length + len(_ID_OF[0])) for length in range(2 * _SHORT)]
+_TRUNCATED = pb.Result(truncated=True).SerializeToString()
 _NO_SIGNALS: Mapping[str, float] = MappingProxyType({})
 
 
 def parse_rerank(data: bytes, limits: Limits) -> Request:
-    """A valid request from its bytes. Raises InvalidFieldError naming the field."""
-    return _request(_decode(pb.RerankRequest(), data), limits)
+    """A valid request from its bytes. Raises InvalidFieldError naming the field.
+
+    With strategy NONE, nobody is going to read texts and signals, and neither does this: they are most of the work.
+    """
+    message = _decode(pb.RerankRequest(), data)
+    unread = message.routing.strategy == dpb.STRATEGY_NONE and not message.routing.reranker
+    return _request(message, limits, _unread_candidates if unread else _candidates)
 
 
 def parse_explain(data: bytes, limits: Limits) -> Request:
-    """Like `parse_rerank`, for an ExplainRouteRequest."""
-    return _request(_decode(pb.ExplainRouteRequest(), data).request, limits)
+    """Like `parse_rerank`, for an ExplainRouteRequest; its answer describes the texts, so that they are always read."""
+    return _request(_decode(pb.ExplainRouteRequest(), data).request, limits, _candidates)
 
 
 def _decode(message: _M, data: bytes) -> _M:
@@ -90,7 +116,7 @@ def _decode(message: _M, data: bytes) -> _M:
     return message
 
 
-def _request(message: pb.RerankRequest, limits: Limits) -> Request:
+def _request(message: pb.RerankRequest, limits: Limits, candidates: _ReadCandidates) -> Request:
     for name in ("request_id", "corpus", "tenant"):
         _bounded(name, getattr(message, name), MAX_NAME_CHARACTERS)
     query = message.query
@@ -113,7 +139,7 @@ def _request(message: pb.RerankRequest, limits: Limits) -> Request:
         request_id=message.request_id or new_id(),
         corpus=message.corpus,
         query=query,
-        candidates=_candidates(message, limits),
+        candidates=candidates(message, limits),
         top_n=message.top_n,
         budget_ms=budget_ms,
         max_micro_usd=max_micro_usd,
@@ -129,6 +155,15 @@ def _request(message: pb.RerankRequest, limits: Limits) -> Request:
 def _bounded(field: str, text: str, limit: int) -> None:
     if len(text) > limit:
         raise InvalidFieldError(field, f"has {len(text)} characters; at most {limit}")
+
+
+def _unread_candidates(message: pb.RerankRequest, limits: Limits) -> tuple[Candidate, ...]:
+    """The candidates' ids alone."""
+    ids = [document.id for document in message.documents]
+    if ids and max(map(len, ids)) > limits.id_characters:
+        for position, name in enumerate(ids):
+            _bounded(f"documents[{position}].id", name, limits.id_characters)
+    return tuple([_make(Candidate, (name, "", _NO_SIGNALS, False, None)) for name in ids])
 
 
 def _candidates(message: pb.RerankRequest, limits: Limits) -> tuple[Candidate, ...]:
@@ -147,7 +182,7 @@ def _candidates(message: pb.RerankRequest, limits: Limits) -> tuple[Candidate, .
         sent = document.signals
         signals = _signals(sent, position, limits) if sent else _NO_SIGNALS
         truncated = len(text) > cut
-        candidates.append(_new_candidate((name, text[:cut] if truncated else text, signals, truncated, ref)))
+        candidates.append(_make(Candidate, (name, text[:cut] if truncated else text, signals, truncated, ref)))
     return tuple(candidates)
 
 
@@ -243,26 +278,46 @@ def encode_answer(answer: Answer, request: Request) -> bytes:
     for degradation in outcome.degradations:
         reason = _DEGRADATION_REASON[degradation.reason]
         response.degradations.add(reason=reason, detail=degradation.detail)
-    add = response.results.add
-    candidates = request.candidates
-    last_source: ScoreSource | None = None
-    source_number: Any = 0
-    for position, score, raw_score, source in outcome.ranked:
-        if source is not last_source:  # hashing an enum's member is slow, and neighbours mostly have the same
-            last_source, source_number = source, _SCORE_SOURCE[source]
-        # Set one by one: for many small messages that is faster than keyword arguments.
-        candidate = candidates[position]
-        result = add()
-        result.id = candidate.id
-        result.index = position
-        result.score_source = source_number
-        if score is not None:
-            result.score = score
-        if raw_score is not None:
-            result.raw_score = raw_score
-        if candidate.truncated:
-            result.truncated = True
-    return response.SerializeToString()
+    return b"".join([response.SerializeToString(), *_results(outcome.ranked, request.candidates)])
+
+
+def _results(ranked: Sequence[Ranked], candidates: Sequence[Candidate]) -> list[bytes]:
+    """`RerankResponse.results`, each as the bytes of its field.
+
+    Joining encodings merges messages (protobuf.dev/programming-guides/encoding, "Last One Wins"). So a hundred
+    candidates that nobody scored need no message each: but for the id, they are the same in every answer.
+    """
+    first_stage = ScoreSource.FIRST_STAGE
+    unscored = _unscored_results(len(candidates))
+    fields = []
+    for position, score, raw_score, source in ranked:
+        name, _, _, truncated, _ = candidates[position]
+        if source is first_stage:
+            rest = unscored[position]
+        else:
+            result = pb.Result(index=position, score_source=_SCORE_SOURCE[source])
+            if score is not None:
+                result.score = score
+            if raw_score is not None:
+                result.raw_score = raw_score
+            rest = result.SerializeToString()
+        if truncated:
+            rest += _TRUNCATED
+        encoded = name.encode()
+        length = len(encoded)
+        if length < _SHORT:
+            fields.append(_RESULT_OF[length + len(rest)] + _ID_OF[length] + encoded + rest)
+        else:
+            rest += pb.Result(id=name).SerializeToString()
+            fields.append(_RESULTS + _varint(len(rest)) + rest)
+    return fields
+
+
+@functools.lru_cache(maxsize=64)
+def _unscored_results(count: int) -> list[bytes]:
+    """Results at positions 0 to ``count`` - 1 without their ids; callers tend to send the same number each time."""
+    source = pb.SCORE_SOURCE_FIRST_STAGE
+    return [pb.Result(index=position, score_source=source).SerializeToString() for position in range(count)]
 
 
 def encode_explanation(explanation: Explanation) -> bytes:

@@ -46,12 +46,14 @@ class Limits:
 
     ``max_chunk_documents`` bounds one call of `Reranker.score`; ``whole_list`` asks for all candidates in a single
     call (an LLM that ranks listwise), so that there is no partial result. ``reads_text`` False: it needs no texts.
+    ``side_by_side``: a chunk's documents are computed at the same time, so that a smaller chunk is no faster.
     ``promotion_cap``: how many places its scores may lift a candidate over its first-stage rank (0: any number).
     """
 
     max_chunk_documents: int
     whole_list: bool = False
     reads_text: bool = True
+    side_by_side: bool = False
     promotion_cap: int = 0
 
 

@@ -1,8 +1,8 @@
-"""The LLM arm: any OpenAI-compatible chat endpoint grades all candidates in one call.
+"""The LLM arm: any OpenAI-compatible chat endpoint grades the candidates.
 
-One attempt per call, one clock around all of it. The SDK's own retries and its per-read timeout are off:
-either can make a call many times longer than it may be. Nothing that the backend says reaches an error
-message, since it may repeat queries or documents.
+Listwise, one call grades all of them. Pointwise, each has a call of its own and they run side by side: dearer, but
+no document can say anything about another one (see `prompts`). Either way: one attempt per call, one clock around
+all of it, and a circuit breaker before it.
 
 Not for models that reason first: they refuse temperature 0 or spend the completion limit on thinking.
 """
@@ -13,14 +13,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from itertools import accumulate
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from router.arms import Availability, State, Strategy, Work
 from sidecar.rerankers import prompts
 from sidecar.rerankers.base import (
-    BackendError,
     BadOutputError,
     CircuitOpenError,
     Document,
@@ -32,28 +28,10 @@ from sidecar.rerankers.base import (
     ScoreRequest,
 )
 from sidecar.rerankers.breaker import Breaker, Permit
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-MAX_CANDIDATES = 50
-"""Candidates in one call: more make prompts slow and grades careless."""
-
-MAX_ANSWER_BYTES = 1 << 20
-"""An answer of 50 grades takes a few kB; whatever is longer than this is not an answer."""
+from sidecar.rerankers.llm_chat import Chat, misconfigured
+from sidecar.rerankers.llm_cost import Prices, estimated_work
 
 _USUAL_WEIGHT = 0.1  # of the newest call in the moving mean: about the last ten count
-
-_HINTS = {
-    307: "base_url redirects: set it to where the endpoint is",
-    308: "base_url redirects: set it to where the endpoint is",
-    400: "the model must take strict JSON schemas, temperature 0, max_completion_tokens and long prompts",
-    401: "check api_key",
-    403: "check what api_key may use",
-    404: "check base_url and model",
-    413: "lower max_document_tokens",
-    429: "the endpoint's rate limit or quota is used up",
-}
 
 
 class LlmReranker:
@@ -70,6 +48,9 @@ class LlmReranker:
         model: str = "",
         api_key: str = "",
         *,
+        prompting: prompts.Prompting = "listwise",
+        max_parallel: int = 8,
+        promotion_cap: int = 0,
         prompt_price_micro_usd_per_1k: float = 0.0,
         completion_price_micro_usd_per_1k: float = 0.0,
         max_document_tokens: int = 200,
@@ -78,44 +59,58 @@ class LlmReranker:
     ) -> None:
         """Without ``base_url`` or ``model`` the reranker is OFF and says so; ``api_key`` may stay empty.
 
-        ``max_document_tokens`` cuts each candidate (at 4 characters a token); ``timeout_s`` is the longest
-        that any call may take, whatever its caller would grant; ``clock`` gives monotonic seconds. Raises
-        ValueError for a negative price or a limit that is not positive.
+        ``prompting`` is "listwise", or "pointwise" for documents that nobody vouches for; ``max_parallel`` bounds
+        the calls of one pointwise chunk; ``promotion_cap`` is what `Limits` says of it. ``max_document_tokens`` cuts
+        each candidate (at 4 characters a token); ``timeout_s`` is the longest that any call may take, whatever its
+        caller would grant; ``clock`` gives monotonic seconds. Raises ValueError for a mode that does not exist, a
+        negative price or cap, or a limit that is not positive.
         """
+        if prompting not in prompts.PROMPTINGS:
+            raise ValueError(f"reranker {name!r}: prompting is {prompting!r}; choose {' or '.join(prompts.PROMPTINGS)}")
         for field, price in (
             ("prompt_price_micro_usd_per_1k", prompt_price_micro_usd_per_1k),
             ("completion_price_micro_usd_per_1k", completion_price_micro_usd_per_1k),
         ):
             if not 0 <= price < float("inf"):
                 raise ValueError(f"reranker {name!r}: {field} is {price}; it must be 0 or more")
-        if max_document_tokens < 1:
-            raise ValueError(f"reranker {name!r}: max_document_tokens is {max_document_tokens}; it must be 1 or more")
+        for field, value, least in (
+            ("max_parallel", max_parallel, 1),
+            ("promotion_cap", promotion_cap, 0),
+            ("max_document_tokens", max_document_tokens, 1),
+        ):
+            if value < least:
+                raise ValueError(f"reranker {name!r}: {field} is {value}; it must be {least} or more")
         if not 0 < timeout_s < float("inf"):
             raise ValueError(f"reranker {name!r}: timeout_s is {timeout_s}; it must be more than 0")
-        self._base_url = base_url
-        self._model = model
-        self._api_key = api_key
-        self._prompt_price = prompt_price_micro_usd_per_1k
-        self._completion_price = completion_price_micro_usd_per_1k
+        self._connect = lambda: Chat(base_url, model, api_key)
+        self._prompting = prompting
+        self._prices = Prices(prompt_price_micro_usd_per_1k, completion_price_micro_usd_per_1k)
         self._max_document_tokens = max_document_tokens
         self._timeout_s = timeout_s
         self._clock = clock
-        self._identity = Identity(name, Strategy.LLM, _revision(base_url, model, max_document_tokens))
+        self._identity = Identity(name, Strategy.LLM, _revision(base_url, model, max_document_tokens, prompting))
+        listwise = prompting == "listwise"
+        self._limits = Limits(
+            max_chunk_documents=prompts.MAX_LISTWISE if listwise else max_parallel,
+            whole_list=listwise,
+            side_by_side=not listwise,
+            promotion_cap=promotion_cap,
+        )
         self._breaker = Breaker()
         self._usual_s = 0.0  # moving mean of calls that succeeded
-        self._client: AsyncOpenAI | None = None
+        self._chat: Chat | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._off = _misconfigured(name, base_url, model)
+        self._off = misconfigured(name, base_url, model)
 
     @property
     def identity(self) -> Identity:
-        """``revision`` changes with endpoint, model, prompt, schema and the cut of candidates."""
+        """``revision`` changes with endpoint, model, prompting, prompt, schema and the cut of candidates."""
         return self._identity
 
     @property
     def limits(self) -> Limits:
-        """All candidates in one call, at most 50; there is no partial result."""
-        return Limits(max_chunk_documents=MAX_CANDIDATES, whole_list=True)
+        """Listwise all candidates in one call, at most 50; pointwise as many in a chunk as run side by side."""
+        return self._limits
 
     def availability(self) -> Availability:
         """OFF with the reason, WARMING until the SDK is imported, CIRCUIT_OPEN, else READY.
@@ -125,32 +120,21 @@ class LlmReranker:
         """
         if self._off:
             return Availability(State.OFF, self._off)
-        if self._client is None:
+        if self._chat is None:
             return Availability(State.WARMING, "importing the openai library")
         blocked = self._breaker.blocked(self._clock())
         return Availability(State.CIRCUIT_OPEN, blocked) if blocked else Availability(State.READY)
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
-        """Estimated prompt and completion tokens (characters / 4), and a price per token.
-
-        Prompt and completion tokens have two prices and `Work` has one: it is the dearest mean price over
-        the first k candidates, k up to 50, so that no k is promised cheaper than it is estimated to be.
-        """
-        per_candidate = prompts.PASSAGE_PROMPT_TOKENS + prompts.PASSAGE_COMPLETION_TOKENS
-        cap = self._max_document_tokens
-        tokens = tuple(min(prompts.text_tokens(document.text), cap) + per_candidate for document in documents)
-        texts = (prompts.SYSTEM_PROMPT, query, instruction)
-        frame = prompts.FRAME_PROMPT_TOKENS + prompts.FRAME_COMPLETION_TOKENS
-        fixed = sum(map(prompts.text_tokens, texts)) + frame
-        # Share of completion tokens in the first k candidates: the mean price is highest at its one end.
-        shares = [
-            (prompts.FRAME_COMPLETION_TOKENS + k * prompts.PASSAGE_COMPLETION_TOKENS) / total
-            for k, total in enumerate(accumulate(tokens[:MAX_CANDIDATES], initial=fixed))
-        ]
-        surcharge = self._completion_price - self._prompt_price
-        dearest = max(shares) if surcharge > 0 else min(shares)
-        price = (self._prompt_price + surcharge * dearest) / 1000
-        return Work(tokens=tokens, fixed_tokens=fixed, micro_usd_per_token=price)
+        """Tokens and price as `estimated_work` has them."""
+        return estimated_work(
+            query,
+            instruction,
+            documents,
+            max_document_tokens=self._max_document_tokens,
+            prompting=self._prompting,
+            prices=self._prices,
+        )
 
     async def start(self) -> None:
         """Import the SDK in a thread (about two seconds of CPU); returns at once. Idempotent."""
@@ -169,15 +153,20 @@ class LlmReranker:
         """Nothing to prepare: an LLM keeps nothing about documents."""
 
     async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:
-        """Grade all candidates of ``request`` in one call.
+        """Grade all candidates of ``request``, at most ``limits.max_chunk_documents``.
 
-        Raises TimeoutError after ``timeout_s`` (or the configured limit, if shorter), NotReadyError,
-        CircuitOpenError, BackendError, BadOutputError; ValueError for more than 50 candidates. Cancelling
-        closes the connection, which tells the backend to stop.
+        Pointwise, candidates whose answers did not come in time are ``unscored``; one call that fails fails the
+        chunk and cancels the rest of it, and the error carries the price of what had been answered. What a backend
+        charges for calls that were cut off nobody can know: they count as free. To the breaker a chunk is one call.
+
+        Raises TimeoutError after ``timeout_s`` (or the configured limit, if shorter) without any answer,
+        NotReadyError, CircuitOpenError, BackendError, BadOutputError; ValueError for too many candidates.
+        Cancelling closes the connections, which tells the backend to stop.
         """
-        if len(request.documents) > MAX_CANDIDATES:
-            raise ValueError(f"{len(request.documents)} candidates in one call; at most {MAX_CANDIDATES} are taken")
-        if self._client is None or self._off:
+        most = self._limits.max_chunk_documents
+        if len(request.documents) > most:
+            raise ValueError(f"{len(request.documents)} candidates in one call; at most {most} are taken")
+        if self._chat is None or self._off:
             raise NotReadyError(self.availability().detail)
         if not request.documents:
             return Scored(scores=(), tokens=0)
@@ -189,27 +178,21 @@ class LlmReranker:
         if permit is None:
             raise CircuitOpenError(self._breaker.blocked(started))
         try:
-            async with asyncio.timeout(limit_s):
-                prompt = prompts.build(request, self._max_document_tokens)
-                answer = prompts.read_answer(await self._post(self._client, prompt), prompt)
-        except TimeoutError:
-            self._timed_out(permit, limit_s)
-            raise TimeoutError(f"{self._identity.name}: no answer within {1000 * limit_s:.0f} ms") from None
+            answers = await self._answers(self._chat, request, limit_s)
         except RerankerError:
             self._breaker.failed(permit, self._clock())
             raise
         except BaseException:  # cancelled, which says nothing about the backend
             self._breaker.withdrawn(permit)
             raise
+        if not any(answers):
+            self._timed_out(permit, limit_s)
+            raise TimeoutError(f"{self._identity.name}: no answer within {1000 * limit_s:.0f} ms")
         elapsed_s = self._clock() - started
         self._breaker.succeeded(permit)
-        self._usual_s += (elapsed_s - self._usual_s) * (_USUAL_WEIGHT if self._usual_s else 1.0)
-        return Scored(
-            scores=answer.scores,
-            tokens=answer.usage.prompt + answer.usage.completion,
-            compute_ms=1000 * elapsed_s,
-            micro_usd=self._price(answer.usage),
-        )
+        if all(answers):
+            self._usual_s += (elapsed_s - self._usual_s) * (_USUAL_WEIGHT if self._usual_s else 1.0)
+        return self._scored(answers, elapsed_s, limit_s)
 
     async def close(self) -> None:
         """Close connections; calls under way fail with BackendError. OFF from then on. Idempotent."""
@@ -217,13 +200,13 @@ class LlmReranker:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        chat, self._chat = self._chat, None
+        if chat is not None:
+            await chat.close()
 
     async def _load(self) -> None:
         try:
-            self._client = await asyncio.to_thread(self._connect)
+            self._chat = await asyncio.to_thread(self._connect)
         except Exception as error:  # noqa: BLE001 - whatever it is, it switches this arm off
             # An ImportError's text is module names; any other may quote base_url, which may hold a password.
             detail = str(error) if isinstance(error, ImportError) else type(error).__name__
@@ -232,52 +215,59 @@ class LlmReranker:
                 "install openai>=2.0 and check base_url"
             )
 
-    def _connect(self) -> AsyncOpenAI:
-        import openai
+    async def _answers(self, chat: Chat, request: ScoreRequest, limit_s: float) -> list[prompts.Answer | None]:
+        """An answer for each prompt, in order; None where it did not come within ``limit_s``.
 
-        client = openai.AsyncOpenAI(
-            base_url=self._base_url,
-            # Never None: the SDK would take OPENAI_API_KEY from the environment and send it to any base URL.
-            api_key=self._api_key or "unused",
-            max_retries=0,
-            timeout=None,
-            # Documents go to the configured endpoint, not to where it points.
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=None),
-        )
-        # The SDK imports this part only when it is touched: now, and not on the first request.
-        _ = client.chat.completions.with_streaming_response
-        return client
-
-    async def _post(self, client: AsyncOpenAI, prompt: prompts.Prompt) -> bytes:
-        """The body of the backend's answer. Raises BackendError, or BadOutputError if it is too long."""
-        failure: RerankerError
+        Raises the first call's error, with the price of all that was answered.
+        """
+        calls: list[asyncio.Task[prompts.Answer]] = []
         try:
-            # Streamed only to stop reading at a limit: the SDK would read whatever comes into memory.
-            async with client.chat.completions.with_streaming_response.create(
-                model=self._model,
-                messages=[
-                    {"role": "system", "content": prompt.system},
-                    {"role": "user", "content": prompt.user},
-                ],
-                response_format={
-                    "type": "json_schema",
-                    "json_schema": {"name": "relevance", "strict": True, "schema": prompt.schema},
-                },
-                temperature=0,
-                max_completion_tokens=prompt.max_completion_tokens,
-            ) as response:
-                body = bytearray()
-                async for part in response.iter_bytes():
-                    body += part
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise BadOutputError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-                return bytes(body)
-        except BadOutputError:
-            raise
-        except Exception as error:  # noqa: BLE001 - SDK, HTTP client and TLS have errors of their own
-            failure = _backend_error(error)
-        # Raised outside the handler, so that the SDK's error, which quotes the body, is not chained to it.
-        raise failure
+            async with asyncio.timeout(limit_s):
+                built = prompts.build_all(request, self._max_document_tokens, self._prompting)
+                calls.extend(asyncio.create_task(self._ask(chat, prompt)) for prompt in built)
+                await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+        except TimeoutError:
+            pass  # said by the answers that are missing
+        finally:
+            for call in calls:
+                call.cancel()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        answers = [outcome if isinstance(outcome, prompts.Answer) else None for outcome in outcomes]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]  # not those cancelled here
+        if failures:
+            failure = failures[0]
+            if isinstance(failure, RerankerError):
+                charged = sum(self._prices.of(answer.usage) for answer in answers if answer)
+                failure.micro_usd = charged + sum(
+                    other.micro_usd for other in failures if isinstance(other, RerankerError)
+                )
+            raise failure
+        return answers
+
+    async def _ask(self, chat: Chat, prompt: prompts.Prompt) -> prompts.Answer:
+        """One call. Raises BackendError or BadOutputError, the latter with its price."""
+        answer = prompts.read_answer(await chat.post(prompt), prompt)
+        if answer.problem:
+            raise BadOutputError(answer.problem, micro_usd=self._prices.of(answer.usage))
+        return answer
+
+    def _scored(self, answers: Sequence[prompts.Answer | None], elapsed_s: float, limit_s: float) -> Scored:
+        """Scores in the candidates' order. An answer that is missing is a candidate of a prompt of its own."""
+        came = [answer for answer in answers if answer]
+        missing = frozenset(number for number, answer in enumerate(answers) if not answer)
+        return Scored(
+            scores=tuple(score for answer in answers for score in (answer.scores if answer else (0.0,))),
+            tokens=sum(answer.usage.prompt + answer.usage.completion for answer in came),
+            compute_ms=1000 * elapsed_s,
+            micro_usd=sum(self._prices.of(answer.usage) for answer in came),
+            unscored=missing,
+            shortfall=(
+                f"{self._identity.name}: {len(missing)} of {len(answers)} candidates were not answered within "
+                f"{1000 * limit_s:.0f} ms"
+                if missing
+                else ""
+            ),
+        )
 
     def _timed_out(self, permit: Permit, waited_s: float) -> None:
         """Count a timeout as a failure, unless the caller granted less than the backend usually takes.
@@ -289,47 +279,9 @@ class LlmReranker:
         else:
             self._breaker.withdrawn(permit)
 
-    def _price(self, usage: prompts.Usage) -> float:
-        """Micro-USD of a call."""
-        return (usage.prompt * self._prompt_price + usage.completion * self._completion_price) / 1000
 
-
-def _misconfigured(name: str, base_url: str, model: str) -> str:
-    """Why the reranker is off, with field and fix; empty if it is not. A base_url may hold a password."""
-    missing = [field for field, value in (("base_url", base_url), ("model", model)) if not value]
-    if missing:
-        return (
-            f"reranker {name!r}: {' and '.join(missing)} not set; an LLM arm needs the base_url of an "
-            "OpenAI-compatible endpoint (such as https://api.openai.com/v1) and a model (such as gpt-4o-mini)"
-        )
-    try:
-        url = urlsplit(base_url)
-        valid = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        return (
-            f"reranker {name!r}: base_url is no http:// or https:// URL with a host; "
-            "it should look like https://api.openai.com/v1"
-        )
-    return ""
-
-
-def _revision(base_url: str, model: str, max_document_tokens: int) -> str:
+def _revision(base_url: str, model: str, max_document_tokens: int, prompting: prompts.Prompting) -> str:
     """32 hex digits. The endpoint counts too: the same model name means other weights elsewhere."""
-    digest = blake2b(prompts.fingerprint(max_document_tokens, MAX_CANDIDATES), digest_size=16)
+    digest = blake2b(prompts.fingerprint(max_document_tokens, prompting), digest_size=16)
     digest.update("\0".join((base_url, model)).encode())
     return digest.hexdigest()
-
-
-def _backend_error(error: Exception) -> BackendError:
-    """Status, error types and our own hint; nothing that the backend wrote."""
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        hint = _HINTS.get(error.status_code, "")
-        return BackendError(f"HTTP {error.status_code} ({type(error).__name__})" + (f": {hint}" if hint else ""))
-    causes = [type(error).__name__]
-    if error.__cause__ is not None:
-        causes.append(type(error.__cause__).__name__)
-    return BackendError(f"no usable answer from the backend ({', caused by '.join(causes)})")

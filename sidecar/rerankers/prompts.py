@@ -1,19 +1,30 @@
 """What the LLM is asked and how its answer is read. Pure text in, plain values out; no network.
 
-All candidates go into one call. Each gets a label, and the answer is one JSON object ``{"P01": 7, "P02": 0,
-...}`` under a schema that requires every label once with an integer in range: six or so completion tokens a
-candidate, and completion tokens are what an LLM takes its time for. The schema depends only on the number
-of candidates, so that a server which compiles schemas compiles at most one per count.
+Each candidate of a prompt gets a label, and the answer is one JSON object ``{"P01": 7, "P02": 0, ...}`` under a
+schema that requires every label once with an integer in range: six or so completion tokens a candidate, and
+completion tokens are what an LLM takes its time for. The schema depends only on the number of candidates, so that a
+server which compiles schemas compiles at most one per count.
+
+Listwise, all candidates share one prompt: the LLM compares them, and whoever wrote one of them can talk to it about
+the others. Pointwise, each has a prompt of its own, the same as a listwise prompt of one: what it says reaches no
+other candidate's score.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import Final, Literal, get_args
 
 from sidecar.rerankers.base import BadOutputError, Document, ScoreRequest
+
+Prompting = Literal["listwise", "pointwise"]
+PROMPTINGS: Final[tuple[Prompting, ...]] = get_args(Prompting)
+
+MAX_LISTWISE: Final = 50
+"""Candidates in one prompt: more make prompts slow and grades careless."""
 
 LOWEST_SCORE = 0
 HIGHEST_SCORE = 10
@@ -54,10 +65,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``scores[i]`` belongs to candidate ``i`` of the request."""
+    """What one call brought: ``scores[i]`` belongs to candidate ``i`` of its prompt's request.
 
-    scores: tuple[float, ...]
+    Where the answer cannot be used there are no scores and ``problem`` says why; it was charged for all the same.
+    """
+
     usage: Usage
+    scores: tuple[float, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +100,16 @@ def text_tokens(text: str) -> int:
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
+def build_all(request: ScoreRequest, max_document_tokens: int, prompting: Prompting) -> tuple[Prompt, ...]:
+    """The prompts that together grade all candidates, in the candidates' order."""
+    if prompting == "listwise":
+        return (build(request, max_document_tokens),)
+    alone = (replace(request, documents=(document,)) for document in request.documents)
+    return tuple(build(each, max_document_tokens) for each in alone)
+
+
 def build(request: ScoreRequest, max_document_tokens: int) -> Prompt:
-    """The prompt for all candidates, each cut to ``max_document_tokens`` (of 4 characters)."""
+    """One prompt for all candidates, each cut to ``max_document_tokens`` (of 4 characters)."""
     order = shuffled(request)
     characters = max_document_tokens * CHARACTERS_PER_TOKEN
     message: dict[str, object] = {"query": request.query}
@@ -136,14 +159,15 @@ def shuffled(request: ScoreRequest) -> tuple[int, ...]:
     return tuple(sorted(range(len(places)), key=lambda position: (places[position], position)))
 
 
-def fingerprint(max_document_tokens: int, passages: int) -> bytes:
-    """Digest of all that shapes a prompt: system prompt, layout, schema, labels, shuffle and the cut."""
+def fingerprint(max_document_tokens: int, prompting: Prompting) -> bytes:
+    """Digest of all that shapes a prompt: system prompt, layout, schema, labels, shuffle, mode and the cut."""
     samples = tuple(
-        Document(id=str(number), text=f"text {number}", digest=number.to_bytes(16, "big")) for number in range(passages)
+        Document(id=str(number), text=f"text {number}", digest=number.to_bytes(16, "big"))
+        for number in range(MAX_LISTWISE)
     )
-    prompt = build(ScoreRequest("query", "instruction", samples), max_document_tokens)
-    shape = (prompt.system, prompt.user, prompt.schema, prompt.order, max_document_tokens)
-    return blake2b(json.dumps(shape).encode(), digest_size=16).digest()
+    built = build_all(ScoreRequest("query", "instruction", samples), max_document_tokens, prompting)
+    shapes = [(prompt.system, prompt.user, prompt.schema, prompt.order) for prompt in built]
+    return blake2b(json.dumps((prompting, max_document_tokens, shapes)).encode(), digest_size=16).digest()
 
 
 def read_scores(content: str, order: Sequence[int]) -> tuple[float, ...]:
@@ -172,15 +196,18 @@ def read_scores(content: str, order: Sequence[int]) -> tuple[float, ...]:
 
 
 def read_answer(body: bytes, prompt: Prompt) -> Answer:
-    """Scores and tokens from the body of a chat completion.
+    """What the body of a chat completion says, usable or not; never raises.
 
-    Tokens are estimated where the backend does not report them, since free would be wrong. Raises
-    BadOutputError for anything but a complete answer with usable scores.
+    Tokens are estimated where a completion does not report them, since free would be wrong. What is no completion
+    at all (a gateway's error page) is not charged.
     """
     completion = _decode(body)
-    content = _content(completion)
-    scores = read_scores(content, prompt.order)
-    return Answer(scores, _reported_usage(completion) or _estimated_usage(content, prompt))
+    try:
+        content = _content(completion)
+        scores = read_scores(content, prompt.order)
+    except BadOutputError as error:
+        return Answer(_usage(completion, prompt), problem=str(error))
+    return Answer(_usage(completion, prompt), scores)
 
 
 def _content(completion: object) -> str:
@@ -195,13 +222,19 @@ def _content(completion: object) -> str:
             raise BadOutputError("the answer is no chat completion with text in it")
 
 
-def _reported_usage(completion: object) -> Usage | None:
+def _usage(completion: object, prompt: Prompt) -> Usage:
+    """Tokens as reported, if that can be true, else as estimated from prompt and answer."""
     match completion:
-        case {"usage": {"prompt_tokens": int(read), "completion_tokens": int(written)}}:
-            plausible = 0 <= read <= _MOST_TOKENS and 0 <= written <= _MOST_TOKENS
-            return Usage(read, written) if plausible else None
+        case {"usage": {"prompt_tokens": int(read), "completion_tokens": int(written)}} if (
+            0 <= read <= _MOST_TOKENS and 0 <= written <= _MOST_TOKENS
+        ):
+            return Usage(read, written)
+        case {"choices": [{"message": {"content": str(content)}}, *_]}:
+            return _estimated_usage(content, prompt)
+        case {"choices": [_, *_]}:
+            return _estimated_usage("", prompt)
         case _:
-            return None
+            return Usage(0, 0)
 
 
 def _estimated_usage(content: str, prompt: Prompt) -> Usage:

@@ -1,4 +1,4 @@
-"""A sidecar process whose only arm is an LLM, at a stand-in that a test holds or breaks."""
+"""A sidecar process whose only arm is an LLM, and a stand-in for the model that a test holds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from millirank.v1 import rerank_service_pb2 as pb
 
+from tests.e2e.llama_server import LlamaServer
 from tests.e2e.rpc import TIMEOUT_S, message
 from tests.e2e.sidecar_process import NO_MODELS, PATIENCE_S
 from tests.helpers import arm_data, profile_data
@@ -29,7 +30,7 @@ class HeldOpenAI(FakeOpenAI):
         return await super()._answer(*arguments)
 
 
-def llm_settings(server: FakeOpenAI, folder: Path) -> dict[str, str]:
+def llm_settings(server: FakeOpenAI | LlamaServer, folder: Path) -> dict[str, str]:
     """A sidecar whose only arm is an LLM at ``server``, which its profile expects to help."""
     path = folder / "profile.json"
     path.write_text(json.dumps(profile_data(llm=arm_data("llm", gain=0.1))))

@@ -134,6 +134,39 @@ async def test_backend_that_hangs_ends_with_the_budget(running: Running) -> None
     assert (failure.code, failure.info.reason) == ("DEADLINE_EXCEEDED", "BACKEND_TIMEOUT")
 
 
+@pytest.mark.parametrize(
+    ("fault", "status", "reason", "cost_micro_usd"),
+    [
+        (Fault.HANG, 200, "BACKEND_TIMEOUT", 0),
+        (Fault.DRIP, 200, "BACKEND_TIMEOUT", 0),
+        (Fault.STATUS, 429, "BACKEND_ERROR", 0),
+        (Fault.STATUS, 503, "BACKEND_ERROR", 0),
+        (Fault.NOT_JSON_BODY, 200, "BAD_OUTPUT", 0),
+        (Fault.NOT_JSON_CONTENT, 200, "BAD_OUTPUT", 210),
+        (Fault.TOO_FEW, 200, "BAD_OUTPUT", 210),
+    ],
+)
+async def test_each_fault_costs_the_caller_nothing_but_its_price(
+    running: Running, fault: Fault, status: int, reason: str, cost_micro_usd: int
+) -> None:
+    """Invariants 2, 5 and 7: whatever the backend does, the answer is OK with first-stage order and the reason, after
+    one attempt; where the backend charged for what could not be used, the price is in the answer."""
+    running.llm.fault, running.llm.status = fault, status
+    forced = pb.Routing(reranker="llm", rerank_k=2)
+    budget_ms = 300.0 if fault in (Fault.HANG, Fault.DRIP) else BUDGET_MS
+    sent = message("one", "two", query=f"{fault} {status} two", budget_ms=budget_ms, routing=forced)
+    response = await running.stub.Rerank(sent, timeout=PATIENCE_S)
+    assert (order_of(response), reasons_of(response)) == ([0, 1], [reason])
+    assert response.completeness == pb.COMPLETENESS_FIRST_STAGE_ONLY
+    assert response.usage.cost_micro_usd == cost_micro_usd
+    assert len(running.llm.received) == 1
+    # Nothing of it was kept: the same question is answered as soon as the backend is well (and no circuit opens).
+    running.llm.fault = Fault.NONE
+    sent.budget.latency.FromSeconds(int(PATIENCE_S))
+    again = await running.stub.Rerank(sent, timeout=PATIENCE_S)
+    assert (order_of(again), reasons_of(again)) == ([1, 0], [])
+
+
 async def test_texts_that_the_backend_repeats_do_not_leak(running: Running) -> None:
     """Invariant 11: an LLM whose errors quote query and documents: none of it is in the answer or, at debug level, in
     the log."""

@@ -78,16 +78,22 @@ class Received:
 
 
 class FakeOpenAI:
-    """``async with FakeOpenAI() as server``; set `fault`, `status`, `delay_s` or `usage` at any time."""
+    """``async with FakeOpenAI() as server``; set `fault`, `status`, `delay_s` or `usage` at any time.
+
+    ``faults`` and ``delays_s`` hold what differs for prompts that show a certain passage.
+    """
 
     def __init__(self) -> None:
         self.fault = Fault.NONE
         self.status = 503
         self.delay_s = 0.0
+        self.faults: dict[str, Fault] = {}
+        self.delays_s: dict[str, float] = {}
         self.usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
         self.received: list[Received] = []
         self.connections = 0
         self.disconnected = asyncio.Event()  # a client left before its answer was complete
+        self.disconnects = 0  # how many did
         self._server: asyncio.Server | None = None
         self._handlers: set[asyncio.Task[None]] = set()
 
@@ -120,7 +126,7 @@ class FakeOpenAI:
                 if not await self._answer(request, reader, writer):
                     break
         except ConnectionError:
-            self.disconnected.set()
+            self._left()
         except asyncio.CancelledError:
             pass  # by __aexit__ only; the streams of Python 3.11 would report a cancelled handler as an error
         finally:
@@ -129,13 +135,14 @@ class FakeOpenAI:
 
     async def _answer(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer once; False if the connection is to be closed."""
-        fault = self.fault
-        await asyncio.sleep(self.delay_s)
+        shown = request.passages.values()
+        fault = next((own for passage, own in self.faults.items() if passage in shown), self.fault)
+        await asyncio.sleep(next((own for passage, own in self.delays_s.items() if passage in shown), self.delay_s))
         if request.path != "/v1/chat/completions":
             await _send(writer, 404, {"error": {"message": request.user}})
         elif fault is Fault.HANG:
             await reader.read(1)  # returns when the client leaves
-            self.disconnected.set()
+            self._left()
             return False
         elif fault is Fault.DROP:
             return False
@@ -145,7 +152,7 @@ class FakeOpenAI:
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.02)
-            self.disconnected.set()
+            self._left()
             return False
         elif fault is Fault.TRUNCATED:
             writer.write(_head(200, 1_000) + b'{"choices": [')
@@ -168,8 +175,16 @@ class FakeOpenAI:
             await _send(writer, 200, self._completion(request, fault))
         return True
 
+    def grades(self, request: Received) -> dict[str, object]:
+        """The score of each label: what an honest model would answer."""
+        return {name: grade(str(request.message["query"]), text) for name, text in request.passages.items()}
+
+    def _left(self) -> None:
+        self.disconnects += 1
+        self.disconnected.set()
+
     def _completion(self, request: Received, fault: Fault) -> dict[str, object]:
-        message: dict[str, object] = {"role": "assistant", "content": _content(request, fault)}
+        message: dict[str, object] = {"role": "assistant", "content": _content(request, self.grades(request), fault)}
         if fault is Fault.NO_CONTENT:
             message["content"] = None
         if fault is Fault.REFUSAL:
@@ -198,9 +213,8 @@ def grade(query: str, passage: str) -> int:
     return min(10, len(set(query.lower().split()) & set(passage.lower().split())))
 
 
-def _content(request: Received, fault: Fault) -> str:
-    query = request.message["query"]
-    scores: dict[str, object] = {name: grade(query, text) for name, text in request.passages.items()}
+def _content(request: Received, scores: dict[str, object], fault: Fault) -> str:
+    """The answer that holds ``scores``, spoilt as ``fault`` has it."""
     first = next(iter(scores))
     if fault is Fault.TOO_FEW:
         del scores[first]
