@@ -77,7 +77,10 @@ def reranker_arms(view: RerankerView, ks: Sequence[int], curve: GainCurve | None
         counted = k
         # Rounded up, so that nothing with a price ever passes for free.
         micro_usd = math.ceil(tokens * price) if price else 0
-        p50_ms, p95_ms = p50_base + p50_rate * tokens, p95_base + p95_rate * tokens
+        if tokens:
+            p50_ms, p95_ms = p50_base + p50_rate * tokens, p95_base + p95_rate * tokens
+        else:  # all of it is kept from earlier requests
+            p50_ms = p95_ms = 0.0
         arms.append(_make(Arm, (strategy, name, k, p50_ms, p95_ms, gain, micro_usd, lower)))
     return arms
 

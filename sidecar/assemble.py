@@ -51,11 +51,11 @@ class Sidecar:
 def build(settings: Settings, environment: Mapping[str, str], span_processor: SpanProcessor | None = None) -> Sidecar:
     """A sidecar that has not started yet. Call it on the event loop that will run it.
 
-    Raises ProfileError, TelemetryError or ListenError, each with the setting and the fix.
+    Raises SettingsError, ProfileError, TelemetryError or ListenError, each with the setting and the fix.
     """
     telemetry = telemetry_setup.set_up(environment, span_processor)
     profiles = profile_files.load(settings.profiles)
-    rerankers = assemble_rerankers.build(settings.rerankers, environment)
+    rerankers = assemble_rerankers.build(settings, environment, profiles.default, telemetry.tracer)
     estimates = Estimates(rerankers, profiles.default, time.monotonic)
     planner = Planner(
         rerankers=rerankers,

@@ -1,77 +1,176 @@
-"""From a reranker's settings to the reranker."""
+"""From the rerankers' settings to the rerankers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from opentelemetry.trace import Tracer
 
 from router.arms import Strategy
+from router.profile import Profile
 from sidecar.engines.manifest import ModelError
 from sidecar.model_store import ModelStore
 from sidecar.reranker_settings import (
+    CascadeSettings,
+    HttpCrossEncoder,
+    IndexedLateInteraction,
     LlmSettings,
     OnnxCrossEncoder,
     OnnxLateInteraction,
-    RerankerSettings,
     TorchCrossEncoder,
     TorchLateInteraction,
 )
 from sidecar.rerankers.base import Reranker
+from sidecar.rerankers.cascade import CascadeReranker
 from sidecar.rerankers.cross_encoder import CrossEncoder
+from sidecar.rerankers.indexed import IndexedReranker
+from sidecar.rerankers.kept_scores import KeptScores
 from sidecar.rerankers.late_interaction import LateInteraction
 from sidecar.rerankers.llm import LlmReranker
-from sidecar.rerankers.loadable import Loadable, RunOptions, onnx_model, torch_model
+from sidecar.rerankers.loadable import Loadable, RunOptions, index, onnx_model, torch_model
+from sidecar.rerankers.remote import HttpReranker
+from sidecar.settings import CacheSettings, Settings, SettingsError
+
+_Simple: TypeAlias = (
+    OnnxCrossEncoder
+    | TorchCrossEncoder
+    | HttpCrossEncoder
+    | OnnxLateInteraction
+    | TorchLateInteraction
+    | IndexedLateInteraction
+    | LlmSettings
+)
+_Local: TypeAlias = (
+    OnnxCrossEncoder | OnnxLateInteraction | TorchCrossEncoder | TorchLateInteraction | IndexedLateInteraction
+)
 
 
-def build(configured: Mapping[str, RerankerSettings], environment: Mapping[str, str]) -> dict[str, Reranker]:
-    """Every enabled reranker, in the configured order; none of them has started."""
-    return {name: _reranker(name, settings, environment) for name, settings in configured.items() if settings.enabled}
+def build(settings: Settings, environment: Mapping[str, str], profile: Profile, tracer: Tracer) -> dict[str, Reranker]:
+    """Every enabled reranker, in the configured order; none of them has started.
+
+    Raises SettingsError for a cascade whose stages are not there.
+    """
+    enabled = {name: configured for name, configured in settings.rerankers.items() if configured.enabled}
+    simple = {
+        name: _kept(_simple(name, configured, environment), configured, settings.cache)
+        for name, configured in enabled.items()
+        if not isinstance(configured, CascadeSettings)
+    }
+    # Its stages are ready made here, and may stand behind it in the configuration.
+    return {
+        name: _cascade(name, configured, simple, profile, tracer)
+        if isinstance(configured, CascadeSettings)
+        else simple[name]
+        for name, configured in enabled.items()
+    }
 
 
-def _reranker(name: str, settings: RerankerSettings, environment: Mapping[str, str]) -> Reranker:
-    match settings:
+def _simple(name: str, configured: _Simple, environment: Mapping[str, str]) -> Reranker:
+    match configured:
         case OnnxCrossEncoder() | TorchCrossEncoder():
-            return CrossEncoder(name, _local(settings))
+            return CrossEncoder(name, _loadable(configured))
         case OnnxLateInteraction() | TorchLateInteraction():
-            return LateInteraction(name, _local(settings), warm_idle=settings.warm_idle)
+            return LateInteraction(name, _loadable(configured), warm_idle=configured.warm_idle)
+        case IndexedLateInteraction():
+            return IndexedReranker(name, _loadable(configured))
+        case HttpCrossEncoder():
+            return HttpReranker(
+                name,
+                configured.url,
+                environment.get(configured.api_key_env, "") if configured.api_key_env else "",
+                api=configured.api,
+                model=configured.model,
+                micro_usd_per_1k_documents=configured.micro_usd_per_1k_documents,
+                max_documents=configured.max_documents,
+                timeout_s=configured.timeout_s,
+            )
         case LlmSettings():
             return LlmReranker(
                 name,
-                settings.base_url,
-                settings.model,
-                environment.get(settings.api_key_env, ""),
-                prompting=settings.prompting,
-                max_parallel=settings.max_parallel,
-                promotion_cap=settings.promotion_cap,
-                prompt_price_micro_usd_per_1k=settings.prompt_micro_usd_per_1k,
-                completion_price_micro_usd_per_1k=settings.completion_micro_usd_per_1k,
-                max_document_tokens=settings.max_document_tokens,
-                timeout_s=settings.timeout_s,
+                configured.base_url,
+                configured.model,
+                environment.get(configured.api_key_env, ""),
+                prompting=configured.prompting,
+                max_parallel=configured.max_parallel,
+                promotion_cap=configured.promotion_cap,
+                prompt_price_micro_usd_per_1k=configured.prompt_micro_usd_per_1k,
+                completion_price_micro_usd_per_1k=configured.completion_micro_usd_per_1k,
+                max_document_tokens=configured.max_document_tokens,
+                timeout_s=configured.timeout_s,
             )
-        case _:
-            raise NotImplementedError(name)
 
 
-def _local(settings: OnnxCrossEncoder | OnnxLateInteraction | TorchCrossEncoder | TorchLateInteraction) -> Loadable:
-    strategy = Strategy(settings.strategy)
-    options = RunOptions(
-        threads=settings.threads,
-        max_tokens=settings.max_tokens,
-        nice=settings.nice,
-        hard_limit_s=settings.chunk_hard_limit_s,
-        vector_bytes=settings.vector_bytes if isinstance(settings, OnnxLateInteraction | TorchLateInteraction) else 0,
+def _kept(reranker: Reranker, configured: _Simple, cache: CacheSettings) -> Reranker:
+    """Pair scores are kept where a pair's score does not depend on the other candidates."""
+    by_pair = isinstance(configured, OnnxCrossEncoder | TorchCrossEncoder | HttpCrossEncoder) or (
+        isinstance(configured, LlmSettings) and configured.prompting == "pointwise"
     )
-    if isinstance(settings, TorchCrossEncoder | TorchLateInteraction):
-        return torch_model(
-            settings.model,
-            strategy,
-            options,
-            revision=settings.revision,
-            backend=settings.backend,
-            device=settings.device,
-            dtype=settings.dtype,
-        )
+    return KeptScores(reranker, cache.pairs_bytes, cache.pairs_ttl_s) if by_pair and cache.pairs_bytes else reranker
+
+
+def _cascade(
+    name: str, configured: CascadeSettings, stages: Mapping[str, Reranker], profile: Profile, tracer: Tracer
+) -> Reranker:
+    for field in ("first", "second"):
+        stage = getattr(configured, field)
+        if stage not in stages:
+            known = ", ".join(stages) or "none"
+            raise SettingsError(
+                f"rerankers.{name}.{field} is {stage!r}; it must name an enabled reranker that is no cascade: {known}"
+            )
     try:
-        folder = ModelStore().resolve(settings.model)
-    except ModelError as error:
-        return onnx_model(error, strategy, options)
-    return onnx_model(folder, strategy, options, settings.provider)
+        return CascadeReranker(
+            name,
+            stages[configured.first],
+            stages[configured.second],
+            configured.second_k,
+            profile=profile,
+            tracer=tracer,
+        )
+    except ValueError as error:
+        raise SettingsError(f"rerankers.{name}: {error}") from None
+
+
+def _loadable(configured: _Local) -> Loadable:
+    strategy = Strategy(configured.strategy)
+    options = _options(configured)
+    match configured:
+        case IndexedLateInteraction():
+            folders = tuple((name, Path(folder).expanduser()) for name, folder in configured.collections.items())
+            return index(folders, options)
+        case TorchCrossEncoder() | TorchLateInteraction():
+            return torch_model(
+                configured.model,
+                strategy,
+                options,
+                revision=configured.revision,
+                backend=configured.backend,
+                device=configured.device,
+                dtype=configured.dtype,
+            )
+        case OnnxCrossEncoder() | OnnxLateInteraction():
+            try:
+                folder = ModelStore().resolve(configured.model)
+            except ModelError as error:
+                return onnx_model(error, strategy, options)
+            return onnx_model(folder, strategy, options, configured.provider)
+
+
+def _options(configured: _Local) -> RunOptions:
+    options = RunOptions(
+        threads=configured.threads,
+        max_tokens=configured.max_tokens,
+        nice=configured.nice,
+        hard_limit_s=configured.chunk_hard_limit_s,
+    )
+    if not isinstance(configured, OnnxLateInteraction | TorchLateInteraction):
+        return options
+    return replace(
+        options,
+        vector_bytes=configured.vector_bytes,
+        vector_file=Path(configured.vector_file).expanduser() if configured.vector_file else None,
+        vector_file_bytes=configured.vector_file_bytes,
+    )

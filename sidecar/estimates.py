@@ -15,6 +15,7 @@ from sidecar.rerankers.base import Reranker
 _UNKNOWN: Mapping[Strategy, LatencyPrior] = {
     Strategy.CROSS_ENCODER: LatencyPrior(base_ms=10.0, ms_per_token=0.2, spread=2.0),
     Strategy.LATE_INTERACTION: LatencyPrior(base_ms=10.0, ms_per_token=0.2, spread=2.0),
+    Strategy.CASCADE: LatencyPrior(base_ms=1.0, ms_per_token=0.001, spread=2.0),  # its tokens are microseconds
     Strategy.LLM: LatencyPrior(base_ms=800.0, ms_per_token=0.1, spread=2.5),
 }
 

@@ -188,7 +188,14 @@ class Pipeline:
         work = plan.work[name]
         started = self._clock()
         prefix = await score_prefix(
-            ScoringJob(request.query, request.instruction, plan.documents[: decision.planned_k], work, plan.end),
+            ScoringJob(
+                request.query,
+                request.instruction,
+                plan.documents[: decision.planned_k],
+                work,
+                plan.end,
+                request.use_cache,
+            ),
             reranker,
             self._estimates.chunk[name],
             self._tracer,
@@ -196,8 +203,8 @@ class Pipeline:
         )
         count = len(prefix.scores)
         nothing = count == len(prefix.unscored)
-        if prefix.degradation is None:
-            # Failures and partial work do not teach: they say nothing about what the whole stage costs.
+        if prefix.degradation is None and prefix.score_ms:
+            # Failures, partial work and kept scores do not teach: they say nothing about what the whole stage costs.
             elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
             self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())
         if nothing:

@@ -55,6 +55,10 @@ class _TorchModel(_LocalModel):
 
 class _KeptVectors(Section):
     vector_bytes: int = Field(64 * MIB, ge=0, description="memory for kept token vectors")
+    vector_file: str = Field(
+        "", description="file that keeps token vectors over a restart, for one sidecar alone; '': memory only"
+    )
+    vector_file_bytes: int = Field(1024 * MIB, ge=0, description="size of that file; the oldest documents leave first")
     warm_idle: bool = Field(True, description="encode documents that were seen but not scored while nothing waits")
 
 

@@ -68,6 +68,7 @@ class ScoringJob:
     work: Work
     end: float
     """When the scores are needed, in seconds on the monotonic clock."""
+    use_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ async def score_prefix(
         unscored.update(first + position for position in result.unscored)
         parts.append(result)
         if result.shortfall:
-            degradation = Degradation(DegradationReason.BUDGET_EXHAUSTED, result.shortfall)
+            degradation = Degradation(_reason(result.shortfall_error), result.shortfall)
             break
     return ScoredPrefix(
         scores=tuple(scores),
@@ -131,6 +132,13 @@ async def score_prefix(
         queue_ms=sum(part.queue_ms for part in parts),
         score_ms=sum(part.compute_ms for part in parts),
     )
+
+
+def _reason(error: type[RerankerError] | None) -> DegradationReason:
+    """What an error means for the answer; None stands for time that ran out."""
+    if error is None:
+        return DegradationReason.BUDGET_EXHAUSTED
+    return next(reason for kind, reason in _REASONS if issubclass(error, kind))
 
 
 def _next_chunk(
@@ -149,11 +157,17 @@ def _next_chunk(
     last = min(planned, first + reranker.limits.max_chunk_documents)
     fixed = work.fixed_tokens if first == 0 else 0
     tokens = tuple(accumulate(work.tokens[first:last], initial=fixed))[1:]
+
+    def p95_ms(count: int) -> float:
+        return estimator.predict(count, now).p95_ms if count else 0.0  # nothing to compute takes no time
+
     if reranker.limits.side_by_side:
-        return last - first if estimator.predict(tokens[-1], now).p95_ms <= remaining_ms else 0
+        return last - first if p95_ms(tokens[-1]) <= remaining_ms else 0
     # Predictions grow with the tokens, so both bounds are found by bisection.
-    in_time = bisect_right(tokens, remaining_ms, key=lambda count: estimator.predict(count, now).p95_ms)
-    in_one_chunk = bisect_right(tokens, TARGET_CHUNK_MS, key=lambda count: estimator.predict(count, now).p50_ms)
+    in_time = bisect_right(tokens, remaining_ms, key=p95_ms)
+    in_one_chunk = bisect_right(
+        tokens, TARGET_CHUNK_MS, key=lambda count: estimator.predict(count, now).p50_ms if count else 0.0
+    )
     return min(in_time, max(1, in_one_chunk))
 
 
@@ -167,6 +181,7 @@ async def _score_chunk(
     clock: Callable[[], float],
 ) -> Scored | _Failure:
     documents = job.documents[first : first + size]
+    request = ScoreRequest(job.query, job.instruction, documents, job.use_cache)
     fixed = job.work.fixed_tokens if first == 0 else 0
     tokens = fixed + sum(job.work.tokens[first : first + size])
     now = clock()
@@ -189,7 +204,7 @@ async def _score_chunk(
         },
     ) as span:
         try:
-            scored = await reranker.score(ScoreRequest(job.query, job.instruction, documents), job.end - now)
+            scored = await reranker.score(request, job.end - now)
             if not all_finite(scored.scores, size):
                 raise BadOutputError(
                     f"{identity.name} answered {len(scored.scores)} scores for {size} documents, or not finite ones"
@@ -200,8 +215,7 @@ async def _score_chunk(
             words = f"{identity.name} did not answer for {size} candidates within the {waited_ms:.1f} ms that were left"
             failure = _Failure(Degradation(DegradationReason.BACKEND_TIMEOUT, words))
         except RerankerError as error:
-            reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
-            failure = _Failure(Degradation(reason, str(error)), error.micro_usd)
+            failure = _Failure(Degradation(_reason(type(error)), str(error)), error.micro_usd)
         else:
             span.set_attributes(
                 {
@@ -215,7 +229,7 @@ async def _score_chunk(
             taken_ms = max(0.0, (clock() - now) * 1e3 - scored.queue_ms)
             if scored.shortfall:
                 estimator.observe_timeout(tokens, taken_ms, clock())
-            else:
+            elif scored.compute_ms:  # kept scores say nothing about the model
                 estimator.observe(tokens, taken_ms, clock())
             return scored
         span.set_attribute("millirank.degradation", failure.degradation.reason)

@@ -70,10 +70,12 @@ class BudgetSettings(Section):
 
 
 class CacheSettings(Section):
-    """Complete answers, kept for equal requests."""
+    """Complete answers, kept for equal requests, and scores of single pairs, kept for requests that overlap."""
 
     results_bytes: int = Field(16 * MIB, ge=0, description="memory for kept answers; 0 keeps none")
     ttl_s: float = Field(300.0, gt=0, description="how long an answer is kept")
+    pairs_bytes: int = Field(16 * MIB, ge=0, description="memory for kept pair scores of each reranker; 0 keeps none")
+    pairs_ttl_s: float = Field(3600.0, gt=0, description="how long a pair's score is kept")
 
 
 class Settings(Section):

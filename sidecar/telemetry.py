@@ -78,6 +78,11 @@ class Metrics:
             "Actual over predicted median time of complete, uncached arms",
             explicit_bucket_boundaries_advisory=_SHARE_BUCKETS,
         )
+        self._pairs = meter.create_counter(
+            "millirank.pairs",
+            "{pair}",
+            "Query-document pairs that were scored: computed, or kept from before",
+        )
         self._degradations = meter.create_counter("millirank.degradations", "1", "Answers that were less than planned")
         self._cost = meter.create_counter("millirank.cost", "{micro_usd}", "Price of what was computed")
         self._errors = meter.create_counter("millirank.errors", "1", "Requests answered with an error")
@@ -101,6 +106,11 @@ class Metrics:
             self._budget_use.record(answer.timing.total_ms / answer.explanation.spendable_ms, by_strategy)
         for degradation in outcome.degradations:
             self._degradations.add(1, {"millirank.degradation": degradation.reason})
+        if outcome.usage.pairs:
+            kept = outcome.usage.cached_pairs
+            for how, count in (("kept", kept), ("computed", outcome.usage.pairs - kept)):
+                if count:
+                    self._pairs.add(count, {"millirank.reranker": decision.reranker, "millirank.cache": how})
         if outcome.usage.micro_usd:
             self._cost.add(outcome.usage.micro_usd, {"millirank.reranker": decision.reranker})
         if outcome.score_ms > 0 and not outcome.degradations and decision.predicted_p50_ms > 0:
@@ -159,6 +169,8 @@ def describe(span: Span, answer: Answer) -> None:
             "millirank.score_ms": round(answer.timing.score_ms, 3),
             "millirank.cache": answer.cache.value,
         }
+    if outcome.usage.cached_pairs:
+        attributes["millirank.cached_pairs"] = outcome.usage.cached_pairs
     if outcome.degradations:
         attributes["millirank.degradation"] = [degradation.reason.value for degradation in outcome.degradations]
     span.set_attributes(attributes)

@@ -59,11 +59,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One chunk of one request: candidates in first-stage order."""
+    """One chunk of one request: candidates in first-stage order. ``use_cache`` False: no kept score is used or kept."""
 
     query: str
     instruction: str
     documents: Sequence[Document]
+    use_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class Scored:
 
     ``queue_ms`` is the time spent waiting for the model to be free, ``compute_ms`` the model's own; ``cached`` counts
     documents that needed no model run; ``tokens`` is what the model really read. ``unscored`` are positions in the
-    chunk that the model left out (their scores mean nothing); ``shortfall`` says in words what could not be finished
-    in time, where a reranker knows better than its caller.
+    chunk that the model left out (their scores mean nothing); ``shortfall`` says in words what could not be finished,
+    where a reranker knows better than its caller, and ``shortfall_error`` why, where it was not time.
     """
 
     scores: tuple[float, ...]
@@ -84,6 +85,7 @@ class Scored:
     micro_usd: float = 0.0
     unscored: frozenset[int] = frozenset()
     shortfall: str = ""
+    shortfall_error: type[RerankerError] | None = None
 
 
 class RerankerError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -12,24 +13,27 @@ from sidecar.engines.batching import estimated_tokens, kept_tokens
 from sidecar.rerankers.base import Document, Limits, RerankerError, Scored
 from sidecar.rerankers.loadable import Loadable
 from sidecar.rerankers.local import LocalReranker
-from sidecar.worker_messages import KEPT_QUERIES, Encode, EncodeResult, LateResult, Load, Ready, ScoreLate
+from sidecar.worker_messages import KEPT_QUERIES, Encode, EncodeResult, LateResult, Load, Ready, ScoreLate, StoreChange
 
 QUIET_S = 0.05  # how long the child must have had nothing to do before it is given something ahead of time
 REMEMBERED_DOCUMENTS = 2_048
+_log = logging.getLogger(__name__)
 
 
 class LateInteraction(LocalReranker):
     """Scores are ``0.5 * cosine + 0.5 * maxsim_ratio * maxsim`` (see `sidecar.engines.late_interaction`).
 
-    The vectors live in the child, keyed by `Document.digest`, at most `Load.vector_bytes` of them (least recently
-    used leave first; a document of 128 tokens takes about 18 KB). This side mirrors which are there, so that
-    `work` is right and a warm document's text is not sent again. With ``warm_idle``, documents that requests
+    The vectors live in the child, keyed by `Document.digest`: at most `Load.vector_bytes` of them in memory (least
+    recently used leave first; a document of 128 tokens takes about 18 KB), and under it in a file, if one is given, so
+    that a new child is warm at once. This side mirrors which are there, so that `work` is right and a warm document's
+    text is not sent again. With ``warm_idle``, documents that requests
     brought along but nobody scored are encoded one at a time while the child has nothing else to do.
     """
 
     def __init__(self, name: str, model: Loadable, *, warm_idle: bool = True) -> None:
         super().__init__(name, Strategy.LATE_INTERACTION, model, Limits(max_chunk_documents=256))
-        keeps = isinstance(model.load, Load) and model.load.vector_bytes > 0
+        load = model.load
+        keeps = isinstance(load, Load) and (load.vector_bytes > 0 or load.vector_file is not None)
         self._warm: set[bytes] = set()
         self._warm_idle = warm_idle and keeps
         self._cold: OrderedDict[bytes, str] = OrderedDict()  # digest -> the part of the text that is read
@@ -137,9 +141,15 @@ class LateInteraction(LocalReranker):
     def _on_ready(self, ready: Ready) -> None:
         super()._on_ready(ready)
         self._warm.clear()
+        self._mirror(ready.kept)
         self._queries.clear()
 
     def _on_result(self, result: object) -> None:
         if isinstance(result, LateResult | EncodeResult):
-            self._warm.update(result.change.added)
-            self._warm.difference_update(result.change.evicted)
+            self._mirror(result.change)
+
+    def _mirror(self, change: StoreChange) -> None:
+        self._warm.update(change.added)
+        self._warm.difference_update(change.evicted)
+        if change.remark:
+            _log.warning("kept vectors", extra={"reranker": self.identity.name, "detail": change.remark})

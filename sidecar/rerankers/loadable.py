@@ -23,7 +23,8 @@ class RunOptions:
     """How a local model is run.
 
     ``threads`` 0: every usable CPU but one; ``max_tokens`` 0: the model's own limit; ``nice``: niceness of the child;
-    ``hard_limit_s``: what one call may take before the child is killed; ``vector_bytes``: bound of the vector store.
+    ``hard_limit_s``: what one call may take before the child is killed; ``vector_bytes``: bound of the vectors in memory;
+    ``vector_file``: where they are kept over a restart, if anywhere, and ``vector_file_bytes`` its bound.
     """
 
     threads: int = 0
@@ -31,6 +32,8 @@ class RunOptions:
     nice: int = 5
     hard_limit_s: float = 5.0
     vector_bytes: int = 0
+    vector_file: Path | None = None
+    vector_file_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +89,12 @@ def index(collections: tuple[tuple[str, Path], ...], options: RunOptions) -> Loa
 
 
 def _loadable(spec: Spec, truncation: Truncation, revision: str, options: RunOptions) -> Loadable:
-    load = Load(spec, options.threads or default_threads(), options.nice, options.vector_bytes)
+    load = Load(
+        spec,
+        options.threads or default_threads(),
+        options.nice,
+        options.vector_bytes,
+        options.vector_file,
+        options.vector_file_bytes,
+    )
     return Loadable(load, truncation, revision, options.hard_limit_s)

@@ -1,0 +1,145 @@
+"""Pair scores that are kept: of candidates that were scored for the same query before, none is computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from cachetools import TTLCache
+
+from router.arms import Availability, Work
+from sidecar.rerankers.base import BadOutputError, Document, Identity, Limits, Reranker, Scored, ScoreRequest
+
+# Key, score and what cachetools keeps besides: 310 measured with tracemalloc on CPython 3.11, more while a table grows.
+BYTES_PER_SCORE = 400
+
+
+class KeptScores:
+    """A `Reranker` around another one, whose scores it keeps by pair.
+
+    Only for rerankers of which a document's score depends on nothing but query, instruction and that document: a
+    cross-encoder, a remote pool, a pointwise LLM. Not for a listwise LLM or a cascade, and not for late interaction,
+    which keeps vectors and so is fast for other queries, too.
+
+    A key holds the model's revision, the query, the instruction and `Document.digest`, which holds the tenant and the
+    text (DESIGN section 6, invariant 9). At most ``max_bytes`` are kept, each score for ``ttl_s`` seconds; the least
+    recently used leave first. ``timer`` is in seconds.
+    """
+
+    def __init__(
+        self, inner: Reranker, max_bytes: int, ttl_s: float, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._inner = inner
+        self._scores: TTLCache[bytes, float] = TTLCache(max_bytes, ttl_s, timer, lambda _: BYTES_PER_SCORE)
+
+    @property
+    def identity(self) -> Identity:
+        """That of the reranker inside."""
+        return self._inner.identity
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the reranker inside."""
+        return self._inner.limits
+
+    def __len__(self) -> int:
+        """Scores that are kept now."""
+        return len(self._scores)
+
+    def availability(self) -> Availability:
+        """That of the reranker inside: one that can't score now is not asked, whatever is kept."""
+        return self._inner.availability()
+
+    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+        """The work of the reranker inside for what is not kept; kept pairs are warm and cost nothing.
+
+        What is paid once per request is paid only if a pair is left. A document that occurs twice counts twice.
+        """
+        keys = self._keys(query, instruction, documents)
+        left = [position for position, key in enumerate(keys) if key not in self._scores]
+        if not left:
+            return Work((0,) * len(documents), warm=len(documents))
+        work = self._inner.work(query, instruction, [documents[position] for position in left])
+        if work.refusal or len(left) == len(documents):
+            return work
+        tokens = [0] * len(documents)
+        for position, count in zip(left, work.tokens, strict=True):
+            tokens[position] = count
+        return replace(work, tokens=tuple(tokens), warm=len(documents) - len(left) + work.warm)
+
+    async def start(self) -> None:
+        """Starts the reranker inside."""
+        await self._inner.start()
+
+    def queue_ms(self) -> float:
+        """That of the reranker inside."""
+        return self._inner.queue_ms()
+
+    def warm_up_samples(self) -> Sequence[tuple[int, float]]:
+        """Those of the reranker inside."""
+        return self._inner.warm_up_samples()
+
+    def remember(self, documents: Sequence[Document]) -> None:
+        """Told to the reranker inside."""
+        self._inner.remember(documents)
+
+    async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:
+        """Kept scores, and for the rest one call of the reranker inside, in which no document occurs twice.
+
+        Where every score is kept nothing is called: ``tokens``, ``queue_ms`` and ``compute_ms`` are 0 then, and only
+        then. Raises what the reranker inside raises, and BadOutputError when it answers too few scores or too many.
+        """
+        keys = self._keys(request.query, request.instruction, request.documents)
+        known: dict[bytes, float] = {}
+        left: dict[bytes, Document] = {}
+        for key, document in zip(keys, request.documents, strict=True):
+            if key in known or key in left:
+                continue
+            score = self._scores.get(key)
+            if score is None:
+                left[key] = document
+            else:
+                known[key] = score
+        if not left:
+            return Scored(tuple(known[key] for key in keys), tokens=0, cached=len(keys))
+        answer = await self._inner.score(replace(request, documents=tuple(left.values())), timeout_s)
+        if len(answer.scores) != len(left):
+            raise BadOutputError(
+                f"{self.identity.name} answered {len(answer.scores)} scores for {len(left)} documents",
+                micro_usd=answer.micro_usd,
+            )
+        unscored = {key for position, key in enumerate(left) if position in answer.unscored}
+        computed = dict(zip(left, answer.scores, strict=True))
+        self._keep({key: score for key, score in computed.items() if key not in unscored})
+        known |= computed
+        positions = frozenset(position for position, key in enumerate(keys) if key in unscored)
+        return replace(
+            answer,
+            scores=tuple(known[key] for key in keys),
+            cached=answer.cached + len(keys) - len(positions) - (len(left) - len(unscored)),
+            unscored=positions,
+        )
+
+    async def close(self) -> None:
+        """Closes the reranker inside."""
+        await self._inner.close()
+
+    def _keep(self, computed: dict[bytes, float]) -> None:
+        """A model that answers nonsense for one document is not believed about its neighbours either."""
+        if self._scores.maxsize >= BYTES_PER_SCORE and all(map(math.isfinite, computed.values())):
+            self._scores.update(computed)
+
+    def _keys(self, query: str, instruction: str, documents: Sequence[Document]) -> list[bytes]:
+        """One key per document. Asked for anew every time, because a model in a child process may come back from a
+        restart with another revision; one that is not known yet ('') belongs to a model that can't score yet."""
+        digest = hashlib.blake2b(digest_size=16)
+        for text in (self._inner.identity.revision, query, instruction):
+            raw = text.encode()
+            # Lengths keep ("ab", "c") and ("a", "bc") apart.
+            digest.update(struct.pack("<I", len(raw)) + raw)
+        pair = digest.digest()
+        return [pair + document.digest for document in documents]
