@@ -84,7 +84,7 @@ class Planner:
                 traits=traits,
                 profile_corpus=profile.corpus,
                 profile_revision=profile.revision,
-                model_revision=reranker.identity.revision if reranker else "",
+                model_revision="" if reranker is None else reranker.identity.revision,
                 mode=mode,
                 spendable_ms=budget.spendable_ms,
             )

@@ -103,7 +103,9 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Starts the child in the background. Only the first call does anything."""
-        if isinstance(self._load, Load) and self._supervisor is None and not self._closing.is_set():
+        if isinstance(self._load, ModelError):
+            self._switch_off(str(self._load))
+        elif self._supervisor is None and not self._closing.is_set():
             self._supervisor = asyncio.create_task(self._supervise(self._load), name=f"worker {self._name}")
 
     def queue_ms(self) -> float:
@@ -312,6 +314,7 @@ class WorkerProcess:
     def _switch_off(self, reason: str) -> None:
         if not self._closing.is_set():
             self._availability = Availability(State.OFF, reason)
+            _log.warning("reranker is off", extra={"reranker": self._name, "reason": reason})
 
 
 def _environment(threads: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from sidecar.engines.base import Encoder, Scorer
 from sidecar.engines.batching import kept_tokens
+from sidecar.engines.kept_vectors import KeptVectors
 from sidecar.engines.late_interaction import LateInteractionScorer
 from sidecar.engines.manifest import Kind, ModelError, Truncation
 from sidecar.engines.specs import OnnxSpec, TorchSpec
@@ -19,6 +20,7 @@ from sidecar.worker_messages import (
     PairResult,
     ScoreLate,
     ScorePairs,
+    StoreChange,
     Task,
 )
 
@@ -84,6 +86,11 @@ class LateInteractionModel:
         self._scorer = LateInteractionScorer(encoder, truncation, vector_bytes)
         self.revision = revision
 
+    @property
+    def kept(self) -> KeptVectors:
+        """The documents' vectors that requests find."""
+        return self._scorer.kept
+
     def run(self, task: Task[object]) -> LateResult | EncodeResult:
         """Scores documents, or encodes them ahead of time."""
         match task:
@@ -115,7 +122,21 @@ class LateInteractionModel:
 
 
 def load(message: Load) -> Model:
-    """Loads the model. Raises ModelError when its files cannot be used."""
+    """Loads the model, and what a file has kept for it. Raises ModelError when the model's files cannot be used."""
+    model = _loaded(message)
+    if message.vector_file is not None and isinstance(model, LateInteractionModel):
+        spec = message.spec
+        revision = spec.manifest.revision(spec.truncation, spec.token_budget) if isinstance(spec, OnnxSpec) else ""
+        model.kept.use_file(message.vector_file, revision or model.revision, message.vector_file_bytes)
+    return model
+
+
+def kept(model: Model) -> StoreChange:
+    """What a model that was just loaded has kept from before, and the operator is to be told about it."""
+    return model.kept.changed() if isinstance(model, LateInteractionModel) else StoreChange()
+
+
+def _loaded(message: Load) -> Model:
     # Each engine's libraries are imported only in the process that runs it.
     match message.spec:
         case OnnxSpec() as spec:

@@ -16,6 +16,9 @@ KINDS = {Strategy.CROSS_ENCODER: Kind.CROSS_ENCODER, Strategy.LATE_INTERACTION: 
 QUERY_TOKENS = 64
 DOCUMENT_TOKENS = {Kind.CROSS_ENCODER: 512, Kind.TOKEN_ENCODER: 300}
 UNAVAILABLE = "unavailable"
+# How long a child may take to load: torch alone takes several seconds to import, a hub model may have to be downloaded.
+ONNX_LOAD_S = 60.0
+OTHER_LOAD_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class RunOptions:
     """How a local model is run.
 
     ``threads`` 0: every usable CPU but one; ``max_tokens`` 0: the model's own limit; ``nice``: niceness of the child;
-    ``hard_limit_s``: what one call may take before the child is killed; ``vector_bytes``: bound of the vectors in memory;
+    ``hard_limit_s``: what one call may take before the child is killed; ``vector_bytes``: bound of the memory
+    for vectors;
     ``vector_file``: where they are kept over a restart, if anywhere, and ``vector_file_bytes`` its bound.
     """
 
@@ -40,13 +44,15 @@ class RunOptions:
 class Loadable:
     """``load`` is what the child gets, or why there is nothing to load.
 
-    ``revision`` is '' where only the child can tell; ``truncation`` is where texts are cut.
+    ``revision`` is '' where only the child can tell; ``truncation`` is where texts are cut; ``hard_limit_s`` and
+    ``load_s`` are how long a call and the loading may take before the child is killed.
     """
 
     load: Load | ModelError
     truncation: Truncation
     revision: str
     hard_limit_s: float
+    load_s: float = ONNX_LOAD_S
 
 
 def onnx_model(folder: Path | ModelError, strategy: Strategy, options: RunOptions, provider: str = "cpu") -> Loadable:
@@ -97,4 +103,5 @@ def _loadable(spec: Spec, truncation: Truncation, revision: str, options: RunOpt
         options.vector_file,
         options.vector_file_bytes,
     )
-    return Loadable(load, truncation, revision, options.hard_limit_s)
+    load_s = ONNX_LOAD_S if isinstance(spec, OnnxSpec) else OTHER_LOAD_S
+    return Loadable(load, truncation, revision, options.hard_limit_s, load_s)

@@ -41,7 +41,7 @@ class LocalReranker(ABC):
         self._worker = WorkerProcess(
             name,
             model.load,
-            Patience(call_s=model.hard_limit_s),
+            Patience(call_s=model.hard_limit_s, load_s=model.load_s),
             on_ready=self._on_ready,
             on_result=self._on_result,
         )

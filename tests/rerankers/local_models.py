@@ -22,8 +22,8 @@ MINILM = model_dir("minilm-l6")
 TINY_CROSS_ENCODER = model_dir("tiny-cross-encoder")
 
 QUERY = "how to read a csv file"
-READY_S = 60.0  # loading takes 1 to 3 s on a machine that has nothing else to do
-PATIENT_S = 60.0
+READY_S = 120.0  # loading takes 1 to 3 s (with torch 10) on a machine that has nothing else to do
+PATIENT_S = 120.0
 
 
 def cross_encoder(name: str, folder: Path, **options: Any) -> CrossEncoder:
@@ -75,13 +75,17 @@ async def settled(reranker: Reranker) -> None:
     await until(lambda: reranker.availability().state is not State.WARMING)
 
 
-def copy_model(source: Path, target: Path, change: Callable[[bytes], bytes] | None = None) -> Path:
-    """A copy of a model folder; ``change`` edits the model file, and the manifest follows it."""
+def copy_model(
+    source: Path, target: Path, change: Callable[[bytes], bytes] | None = None, file: str = "model.onnx"
+) -> Path:
+    """A copy of a model folder; ``change`` edits ``file``, and the manifest, where there is one, follows it."""
     shutil.copytree(source, target)
     if change is not None:
-        model = target / "model.onnx"
-        model.write_bytes(change(model.read_bytes()))
-        manifest = json.loads((target / "model.json").read_bytes())
-        manifest["files"]["model.onnx"] = sha256(model.read_bytes()).hexdigest()
-        (target / "model.json").write_text(json.dumps(manifest), encoding="utf-8")
+        changed = target / file
+        changed.write_bytes(change(changed.read_bytes()))
+        stated = target / "model.json"
+        if stated.exists():
+            manifest = json.loads(stated.read_bytes())
+            manifest["files"][file] = sha256(changed.read_bytes()).hexdigest()
+            stated.write_text(json.dumps(manifest), encoding="utf-8")
     return target

@@ -1,0 +1,253 @@
+"""sentence-transformers: any Hugging Face cross-encoder or ColBERT checkpoint. Imported by worker processes only.
+
+Weights are safetensors, code from the hub is never run, and what the model's own library would only warn about (a head
+that is not in the checkpoint, several labels, a tokenizer with more entries than the model has) is refused.
+
+Batches and reproducibility. Texts go through the model sorted by length, in batches of `TOKEN_BUDGET` padded tokens.
+A text's result depends on its batch by what reordered float32 sums differ: at most 1e-5 of a logit of the order of 1.
+Late interaction then rounds token vectors to int8, where such a difference may tip a component over to the next level:
+at most 1e-3 of a MaxSim.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidecar.engines import checkpoint
+from sidecar.engines.base import EncodedTexts, Floats, PairScores
+from sidecar.engines.batching import max_characters, plan_batches
+from sidecar.engines.manifest import Kind, ModelError, Truncation
+from sidecar.engines.models import CrossEncoderModel, LateInteractionModel, Model
+from sidecar.engines.specs import TorchSpec
+
+ENGINE_VERSION = "sentence_transformers/1"  # raise it when the engine's own arithmetic or truncation changes
+TOKEN_BUDGET = 512
+LEAST_DOCUMENT_TOKENS = 8
+EXTRA = ("torch", "transformers", "sentence_transformers")
+LIBRARIES = ("sentence-transformers", "transformers", "tokenizers", "torch")
+
+
+def load(spec: TorchSpec, threads: int, vector_bytes: int) -> Model:
+    """Loads the checkpoint that ``spec`` names.
+
+    A limit above the model's own has no effect. Raises ModelError when the extra is not installed or the model can't be
+    used.
+    """
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            f"engine sentence_transformers needs {', '.join(missing)}: run pip install 'millirank-server[torch]'"
+        )
+    if spec.backend != "torch" and spec.dtype != "float32":
+        raise ModelError(f"dtype {spec.dtype} works with backend torch only; {spec.backend} takes float32")
+    folder = checkpoint.locate(spec.model, spec.revision, spec.backend)
+    checkpoint.check(folder, spec.kind, spec.backend)
+    # Before anything is loaded: a file that is replaced meanwhile must not lend its digest to the old one's scores.
+    files = checkpoint.digests(folder, spec.backend)
+    model = _loaded(spec, folder, threads)
+    _check_tokenizer(spec.model, model)
+    if spec.kind is Kind.CROSS_ENCODER:
+        scorer = PairScorer(spec.model, model)
+        truncation = _capped(spec, model.max_seq_length)
+        return CrossEncoderModel(scorer, truncation, _revision(spec, truncation, files))
+    encoder = TokenEncoder(model)
+    truncation = _capped(spec, encoder.longest_document)
+    return LateInteractionModel(encoder, truncation, vector_bytes, _revision(spec, truncation, files))
+
+
+class PairScorer:
+    """(query, text) -> logit, without the activation that a model's card may ask for: it would not change the order.
+
+    Raises ModelError for a model that has several labels.
+    """
+
+    def __init__(self, name: str, model: Any) -> None:
+        import torch
+
+        if model.num_labels != 1:
+            raise ModelError(f"{name} gives {model.num_labels} labels for a pair; a reranker needs one score")
+        self._model = model
+        self._identity = torch.nn.Identity()
+        # A model that reads a conversation (an LLM with a template) gets both texts as one.
+        self._cut = "longest_first" if model.supports("message") else "only_second"
+
+    def score(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> PairScores:
+        """Scores each pair, in input order.
+
+        The query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
+        """
+        scores = np.empty(len(texts), dtype=np.float32)
+        if not texts:
+            return PairScores(scores, 0)
+        tokenizer = self._model.tokenizer
+        query = _cut_query(tokenizer, query, query_max_tokens)
+        pairs = [(query, text[: max_characters(max_tokens)]) for text in texts]
+        limits = {"max_length": max_tokens, "truncation": self._cut}
+        lengths = list(map(len, tokenizer(pairs, **limits)["input_ids"]))
+        for batch in plan_batches(lengths, TOKEN_BUDGET):
+            scores[batch] = self._model.predict(
+                [pairs[index] for index in batch],
+                batch_size=len(batch),
+                activation_fn=self._identity,
+                show_progress_bar=False,
+                processing_kwargs={"text": limits},
+            )
+        return PairScores(scores, sum(lengths))
+
+
+class TokenEncoder:
+    """Texts -> token vectors, projected and of length 1; punctuation that the checkpoint masks is left out."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._module = model[0]
+        self._token_dim = int(model.get_embedding_dimension())
+
+    @property
+    def maxsim_ratio(self) -> float:
+        """1: a model without sentence vectors scores by MaxSim alone."""
+        return 1.0
+
+    @property
+    def longest_document(self) -> int | None:
+        """Tokens of a document that the model was trained with; None when the checkpoint does not say."""
+        limits = [limit for limit in (self._module.document_length, self._model.max_seq_length) if limit]
+        return min(limits) if limits else None
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> EncodedTexts:
+        """Encodes documents, each cut to ``max_tokens`` tokens, the marker for documents included; in input order."""
+        vectors: list[Floats] = [np.empty((0, self._token_dim), np.float32)] * len(texts)
+        cut = [text[: max_characters(max_tokens)] for text in texts]
+        limits = {"max_length": max_tokens, "truncation": True}
+        lengths = self._lengths(cut, limits)
+        for batch in plan_batches(lengths, TOKEN_BUDGET):
+            encoded = self._model.encode_document(
+                [cut[index] for index in batch],
+                batch_size=len(batch),
+                convert_to_numpy=True,
+                show_progress_bar=False,
+                processing_kwargs={"text": limits},
+            )
+            for index, rows in zip(batch, encoded, strict=True):
+                vectors[index] = _unit_rows(rows)
+        return self._encoded(vectors, sum(lengths))
+
+    def encode_query(self, query: str, max_tokens: int) -> EncodedTexts:
+        """Encodes one query, cut to ``max_tokens`` or to the fixed width that the checkpoint fills up with masks."""
+        expansion = self._module.query_expansion
+        limits: dict[str, Any] = {"max_length": max_tokens, "truncation": True}
+        (encoded,) = self._model.encode_query(
+            [query[: max_characters(max_tokens)]],
+            convert_to_numpy=True,
+            show_progress_bar=False,
+            # A fixed width leaves no choice, and the library warns about every attempt.
+            processing_kwargs=None if expansion is not None else {"text": limits},
+        )
+        rows = _unit_rows(encoded)
+        return self._encoded([rows], len(rows))  # nothing is left out of a query
+
+    def _lengths(self, texts: Sequence[str], limits: dict[str, Any]) -> list[int]:
+        """Tokens of each document behind the marker for documents."""
+        if not texts:
+            return []
+        marker = self._model.prompts.get("document") or ""
+        return list(map(len, self._model.tokenizer([marker + text for text in texts], **limits)["input_ids"]))
+
+    def _encoded(self, vectors: list[Floats], tokens: int) -> EncodedTexts:
+        return EncodedTexts(vectors, np.empty((len(vectors), 0), np.float32), tokens)
+
+
+def _loaded(spec: TorchSpec, folder: Path, threads: int) -> Any:
+    """The model, from the folder and nothing else. Raises ModelError with whatever the libraries say."""
+    import torch
+    import transformers
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder
+
+    # This process's stderr is the sidecar's log.
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    torch.set_num_threads(threads)
+    options: dict[str, Any] = {}
+    if spec.backend == "torch":
+        options = {"use_safetensors": True, "dtype": getattr(torch, spec.dtype)}
+    create = CrossEncoder if spec.kind is Kind.CROSS_ENCODER else MultiVectorEncoder
+    try:
+        model = create(
+            str(folder),
+            device=spec.device,
+            backend=spec.backend,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs=options,
+        )
+    except Exception as error:  # the libraries raise whatever comes to hand
+        raise ModelError(f"{spec.model} cannot be loaded: {checkpoint.first_line(error)}") from error
+    model.eval()
+    return model
+
+
+def _check_tokenizer(name: str, model: Any) -> None:
+    """An id beyond the embedding table would break the first request that needs it."""
+    tokenizer = model.tokenizer
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{name} has no fast tokenizer: add its tokenizer.json")
+    rows = getattr(model.transformers_model.config, "vocab_size", None)
+    with suppress(AttributeError, NotImplementedError):  # exported models have no table to ask
+        rows = model.transformers_model.get_input_embeddings().num_embeddings
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if rows is not None and highest >= rows:
+        raise ModelError(
+            f"the tokenizer of {name} does not match its weights: ids go up to {highest:,}, the model knows "
+            f"{rows:,} tokens; download both from one place"
+        )
+
+
+def _capped(spec: TorchSpec, longest: int | None) -> Truncation:
+    """The configured limits, but never more than the model can read. Raises ModelError when nothing fits in."""
+    asked = spec.truncation
+    tokens = min(asked.max_tokens, longest or asked.max_tokens)
+    least = LEAST_DOCUMENT_TOKENS + (asked.query_max_tokens if spec.kind is Kind.CROSS_ENCODER else 0)
+    if tokens < least:
+        raise ModelError(f"max_tokens of {spec.model} is {tokens}; use {least} or more")
+    return Truncation(tokens, asked.query_max_tokens)
+
+
+def _cut_query(tokenizer: Any, query: str, max_tokens: int) -> str:
+    """The part of the query that makes at most ``max_tokens`` tokens, special ones included."""
+    query = query[: max_characters(max_tokens)]
+    encoding = tokenizer(
+        query,
+        truncation=True,
+        max_length=max_tokens,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    places = zip(encoding["offset_mapping"], encoding["special_tokens_mask"], strict=True)
+    return query[: max((end for (_, end), special in places if not special), default=0)]
+
+
+def _unit_rows(rows: Floats) -> Floats:
+    """float32 rows of length 1. A text of which everything is masked gets one zero row: it matches nothing."""
+    if not len(rows):
+        return np.zeros((1, rows.shape[1]), np.float32)
+    rows = rows.astype(np.float32)
+    unit: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def _revision(spec: TorchSpec, truncation: Truncation, files: Sequence[tuple[str, str]]) -> str:
+    """12 hex digits that change whenever a score could: files, truncation, batching, how and on what it is run."""
+    parts = [ENGINE_VERSION, spec.kind.value, spec.backend, spec.device, spec.dtype, repr(truncation)]
+    parts += [str(TOKEN_BUDGET), *(f"{name}={importlib.metadata.version(name)}" for name in LIBRARIES)]
+    parts += [f"{name}={digest}" for name, digest in files]
+    return blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()
