@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 LOCAL  := -e clients/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy clean
+.PHONY: help demo test lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -25,6 +25,9 @@ lint: $(VENV)/dev ## ruff, mypy strict, import rules, contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory proto-check
+
+bench-rerankers: $(VENV)/embedded ## measure the rerankers against what one would use instead; writes build/bench/rerankers.json
+	$(BIN)/python -m tests.bench.rerankers
 
 bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build/bench/sidecar.json
 	$(BIN)/python -m tests.bench
@@ -48,6 +51,8 @@ embedded-models: $(VENV)/embedded ## remake both embedded models (torch; about t
 
 set-up-demo: $(VENV)/demo ## install what the demo needs
 set-up-dev: $(VENV)/dev ## install what lint, test and bench need
+set-up-rivals: $(VENV)/dev ## install other projects' servers that tests run against, each in an environment of its own
+	$(BIN)/python -m tests.rivals
 set-up-heavy: $(VENV)/embedded ## install torch and everything that the heavy tests need
 
 $(VENV)/bin/python:

@@ -203,7 +203,7 @@ class Pipeline:
         )
         count = len(prefix.scores)
         nothing = count == len(prefix.unscored)
-        if prefix.degradation is None and prefix.score_ms:
+        if prefix.degradation is None and prefix.score_ms and work.tokens_at(count):
             # Failures, partial work and kept scores do not teach: they say nothing about what the whole stage costs.
             elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
             self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())

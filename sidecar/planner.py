@@ -21,6 +21,7 @@ from sidecar.estimates import Estimates
 from sidecar.messages import Explanation, Request, new_id
 from sidecar.profiles import Profiles
 from sidecar.rerankers.base import Document, Reranker
+from sidecar.rerankers.kept_scores import KeptScores
 from sidecar.settings import BudgetSettings, Mode
 
 # Fusing the signals is plain arithmetic on the event loop.
@@ -166,6 +167,8 @@ def _work(reranker: Reranker, request: Request, documents: Sequence[Document], u
         return _NO_WORK  # it may have nothing to answer with
     if unreadable is not None and reranker.limits.reads_text:
         return unreadable
+    if not request.use_cache and isinstance(reranker, KeptScores):
+        reranker = reranker.inner  # nothing that is kept may be used
     return reranker.work(request.query, request.instruction, documents)
 
 

@@ -229,7 +229,7 @@ async def _score_chunk(
             taken_ms = max(0.0, (clock() - now) * 1e3 - scored.queue_ms)
             if scored.shortfall:
                 estimator.observe_timeout(tokens, taken_ms, clock())
-            elif scored.compute_ms:  # kept scores say nothing about the model
+            elif tokens and scored.compute_ms:  # kept scores say nothing about the model
                 estimator.observe(tokens, taken_ms, clock())
             return scored
         span.set_attribute("millirank.degradation", failure.degradation.reason)

@@ -82,7 +82,7 @@ def _serve(channel: Channel) -> int:
         channel.send(Failed(f"{type(error).__name__}: {error}"))
         return 1
     _return_free_memory()
-    channel.send(Ready(tuple(samples), model.revision))
+    channel.send(Ready(tuple(samples), model.revision, models.kept(model)))
     while isinstance(call := channel.receive(), Call):
         channel.send(_run(model, call))
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from sidecar.engines.specs import Spec
@@ -35,10 +36,14 @@ class PairResult:
 
 @dataclass(frozen=True, slots=True)
 class StoreChange:
-    """What a task did to the vector store. Applied in this order: ``added`` are in it, then ``evicted`` are not."""
+    """What a task did to the kept vectors. Applied in this order: ``added`` are kept, then ``evicted`` are not.
+
+    ``remark`` is something for the log, such as why the vector file can't be used; '' mostly.
+    """
 
     added: tuple[bytes, ...] = ()
     evicted: tuple[bytes, ...] = ()
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +94,17 @@ class Encode(Task[EncodeResult]):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """First message to a child: which model, and how to run it. ``vector_bytes`` bounds the vector store."""
+    """First message to a child: which model, and how to run it.
+
+    ``vector_bytes`` bounds the vectors in memory, ``vector_file_bytes`` those in the file; None: there is no file.
+    """
 
     spec: Spec
     threads: int
     niceness: int
     vector_bytes: int = 0
+    vector_file: Path | None = None
+    vector_file_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +130,12 @@ class Ready:
     """The warm-up is over; ``samples`` are (tokens computed, milliseconds).
 
     ``revision`` is that of the loaded files, where only the child can tell; '' where the parent knows it already.
+    ``kept`` are the documents whose vectors a file has kept from before.
     """
 
     samples: tuple[tuple[int, float], ...]
     revision: str = ""
+    kept: StoreChange = StoreChange()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +175,25 @@ def pack(message: Request | Reply) -> bytes:
 def unpack(body: bytes) -> object:
     """The message in the body of a frame."""
     return pickle.loads(body)  # noqa: S301 - see above
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedResult:
+    """``scores[i]`` belongs to id ``i``; ``unscored`` are positions of ids that the index does not have (score 0.0).
+
+    ``documents`` is how many the index has; ``tokens`` is what the model read: 0 for a query whose vectors were kept.
+    """
+
+    scores: tuple[float, ...]
+    unscored: frozenset[int]
+    documents: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreIndexed(Task[IndexedResult]):
+    """Late interaction over an index: score the documents with these ids in ``collection``."""
+
+    query: str
+    collection: str
+    ids: tuple[str, ...]

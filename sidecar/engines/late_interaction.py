@@ -6,17 +6,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from sidecar.engines.base import Encoder
+from sidecar.engines.kept_vectors import KeptVectors
 from sidecar.engines.manifest import Truncation
 from sidecar.engines.vectors import (
     DocumentVectors,
     QueryVectors,
-    VectorStore,
     cosine,
     maxsim,
     quantise,
     quantise_query,
 )
-from sidecar.worker_messages import KEPT_QUERIES, EncodeResult, LateResult, StoreChange
+from sidecar.worker_messages import KEPT_QUERIES, EncodeResult, LateResult
 
 
 class LateInteractionScorer:
@@ -33,20 +33,21 @@ class LateInteractionScorer:
         self._encoder = encoder
         self._truncation = truncation
         self._ratio = encoder.maxsim_ratio
-        self._store = VectorStore(vector_bytes)
+        self.kept = KeptVectors(vector_bytes)
         self._queries: OrderedDict[str, QueryVectors] = OrderedDict()
 
     def score(self, query: str, documents: Sequence[tuple[bytes, str | None]]) -> LateResult:
         """Raw scores in input order, or the positions whose text is needed first."""
-        entries = {digest: entry for digest, _ in documents if (entry := self._store.get(digest)) is not None}
+        entries = self.kept.find(dict.fromkeys(digest for digest, _ in documents))
         missing = tuple(
             position for position, (digest, text) in enumerate(documents) if text is None and digest not in entries
         )
         if missing or not documents:
-            return LateResult((), missing, 0, 0, StoreChange())
+            return LateResult((), missing, 0, 0, self.kept.changed())
         cold = {digest: text for digest, text in documents if text is not None and digest not in entries}
         query_tokens, query_vectors = self._query(query)
         fresh, tokens = self._encode(cold)
+        self.kept.keep(fresh)
         entries |= fresh
         vectors = [entries[digest] for digest, _ in documents]
         scores = maxsim(query_vectors, vectors)
@@ -57,13 +58,15 @@ class LateInteractionScorer:
             missing=(),
             tokens=tokens + query_tokens,
             warm=sum(digest not in fresh for digest, _ in documents),
-            change=self._keep(fresh),
+            change=self.kept.changed(),
         )
 
     def encode(self, documents: Sequence[tuple[bytes, str]]) -> EncodeResult:
         """Keeps the vectors of documents that are not kept yet."""
-        fresh, tokens = self._encode({digest: text for digest, text in documents if self._store.get(digest) is None})
-        return EncodeResult(tokens, self._keep(fresh))
+        known = self.kept.find(dict.fromkeys(digest for digest, _ in documents))
+        fresh, tokens = self._encode({digest: text for digest, text in documents if digest not in known})
+        self.kept.keep(fresh)
+        return EncodeResult(tokens, self.kept.changed())
 
     def _query(self, query: str) -> tuple[int, QueryVectors]:
         """Tokens read for it (0 if it is kept), and its vectors."""
@@ -83,7 +86,3 @@ class LateInteractionScorer:
         encoded = self._encoder.encode(list(texts.values()), self._truncation.max_tokens)
         vectors = map(quantise, encoded.vectors, encoded.sentences)
         return dict(zip(texts, vectors, strict=True)), encoded.tokens
-
-    def _keep(self, fresh: dict[bytes, DocumentVectors]) -> StoreChange:
-        evicted = [gone for digest, entry in fresh.items() for gone in self._store.put(digest, entry)]
-        return StoreChange(tuple(fresh), tuple(evicted))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 MANIFEST_FILE = "model.json"
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+DEFAULT_POSITIONS = 512  # of BERT, and of a manifest that does not say
 ENGINE_VERSION = "onnx/1"  # raise it when the engine's own arithmetic or truncation changes
 
 
@@ -44,7 +47,8 @@ class Manifest:
 
     ``token_dim`` and ``sentence_dim`` are 0 for a cross-encoder. ``maxsim_ratio`` is what brings MaxSim to the scale of
     the cosine (see `sidecar.engines.vectors`). ``batch_tokens`` bounds a batch in padded tokens; 1 runs
-    every text alone.
+    every text alone. ``positions`` is the longest input, in tokens, that the model has learnt. ``precision`` and
+    ``source`` are for people: "int8" or "fp32", and what the model was made from; "" is not known.
     """
 
     folder: Path
@@ -56,6 +60,9 @@ class Manifest:
     sentence_dim: int
     maxsim_ratio: float
     batch_tokens: int = 1
+    positions: int = DEFAULT_POSITIONS
+    precision: str = ""
+    source: str = ""
 
     def truncated(self, max_tokens: int | None) -> Truncation:
         """The manifest's truncation, with the document limit replaced where one is configured.
@@ -65,8 +72,8 @@ class Manifest:
         if max_tokens is None:
             return self.truncation
         least = 8 if self.kind is Kind.TOKEN_ENCODER else self.truncation.query_max_tokens + 8
-        if not least <= max_tokens <= 512:
-            raise ModelError(f"max_tokens of {self.name} is {max_tokens}; use {least} to 512")
+        if not least <= max_tokens <= self.positions:
+            raise ModelError(f"max_tokens of {self.name} is {max_tokens}; use {least} to {self.positions}")
         return Truncation(max_tokens, self.truncation.query_max_tokens)
 
     def revision(self, truncation: Truncation, batch_tokens: int) -> str:
@@ -100,16 +107,35 @@ def read_manifest(folder: Path) -> Manifest:
             token_dim=int(data["token_dim"]),
             sentence_dim=int(data["sentence_dim"]),
             maxsim_ratio=float(data["maxsim_ratio"]),
-            batch_tokens=int(data.get("batch_tokens", 1)),
+            batch_tokens=_positive(data, "batch_tokens", 1),
+            positions=_positive(data, "positions", DEFAULT_POSITIONS),
+            precision=str(data.get("precision", "")),
+            source=str(data.get("source", "")),
         )
     except KeyError as error:
         raise ModelError(f"{path} lacks the key {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} has a bad value: {error}") from error
+    strange = [name for name, _ in manifest.files if Path(name).name != name]
+    if strange:
+        raise ModelError(f"{path} names {strange[0]!r}: the files of a model stand in its own folder")
     missing = {MODEL_FILE, TOKENIZER_FILE} - {name for name, _ in manifest.files}
     if missing:
         raise ModelError(f"{path} names no SHA-256 for {', '.join(sorted(missing))}: add it under 'files'")
     return manifest
+
+
+def _positive(data: Mapping[str, Any], key: str, default: int) -> int:
+    value = int(data.get(key, default))
+    if value < 1:
+        raise ValueError(f"{key} is {value}, but at least 1 is needed")
+    return value
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(manifest: Manifest, name: str) -> Path:
@@ -119,8 +145,7 @@ def verified(manifest: Manifest, name: str) -> Path:
     """
     path = manifest.folder / name
     try:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        actual = sha256(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     expected = dict(manifest.files)[name]

@@ -143,9 +143,9 @@ def _loaded(message: Load) -> Model:
             from sidecar.engines import onnx
 
             if spec.manifest.kind is Kind.CROSS_ENCODER:
-                scorer = onnx.PairScorer(spec.manifest, message.threads, spec.token_budget)
+                scorer = onnx.PairScorer(spec.manifest, message.threads, spec.token_budget, spec.provider)
                 return CrossEncoderModel(scorer, spec.truncation)
-            encoder = onnx.TokenEncoder(spec.manifest, message.threads, spec.token_budget)
+            encoder = onnx.TokenEncoder(spec.manifest, message.threads, spec.token_budget, spec.provider)
             return LateInteractionModel(encoder, spec.truncation, message.vector_bytes)
         case TorchSpec():
             from sidecar.engines import sentence_transformers

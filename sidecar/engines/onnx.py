@@ -1,12 +1,15 @@
 """ONNX Runtime + tokenizers: a token encoder and a pair scorer for CPU. Imported by worker processes only.
 
-Batches and reproducibility. By default every text is a run of its own (a token budget of 1):
+Batches and reproducibility. A model's manifest says how many padded tokens a run may take (``batch_tokens``). Where it
+says nothing, every text is a run of its own (a token budget of 1):
 - The usual dynamic quantisation takes the scale of the activations over the whole batch, so that a text's output
   depends on what it happens to be batched with. Measured with such a model: cosines move by up to 0.011, logits by up
-  to 0.05 of their standard deviation, enough to swap neighbours. The embedded models take one scale per token and move
-  by less than 1e-6, but any model may be configured.
+  to 0.05 of their standard deviation, enough to swap neighbours. The embedded and the exported models take one scale
+  per token, so that a batch only changes the order of additions, but any model may be configured.
 - On one thread it costs nothing (MiniLM 16 texts/s alone, 14 in batches of 1,024 padded tokens; a 4M cross-encoder 287
   and 289 pairs/s) and takes 25 MB less. On two threads the small cross-encoder loses 28 %, MiniLM 10 %.
+- Long pairs leave the cache in a batch: MiniLM, 256 tokens, one thread, CPU time, float32: 5.8 pairs/s alone,
+  5.4 in fours, 5.2 all 25 at once; int8: 5.6 and 4.0. The export measures both on the machine where it is made.
 """
 
 from __future__ import annotations
@@ -29,24 +32,35 @@ from sidecar.engines.manifest import (
 )
 from sidecar.engines.threads import default_threads
 
-TOKEN_BUDGET = 1
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
 
 
 class _OnnxModel:
-    """A verified session and tokenizer; runs encodings in batches."""
+    """A verified session and tokenizer; runs encodings in batches of at most ``token_budget`` padded tokens."""
 
-    def __init__(self, manifest: Manifest, kind: Kind, threads: int | None, token_budget: int) -> None:
+    def __init__(
+        self, manifest: Manifest, kind: Kind, threads: int | None, token_budget: int | None, provider: str
+    ) -> None:
         if manifest.kind is not kind:
             raise ModelError(f"{manifest.folder} holds a {manifest.kind}, but a {kind} is needed here")
         self.manifest = manifest
-        self._budget = token_budget
-        self._session = _session(manifest, threads or default_threads())
+        self.token_budget = token_budget or manifest.batch_tokens
+        self._session = _session(manifest, threads or default_threads(), provider)
         self._tokenizer = _tokenizer(manifest)
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
         self._outputs = [tensor.name for tensor in self._session.get_outputs()]
 
-    def _require(self, inputs: set[str], outputs: set[str]) -> None:
-        if self._inputs != inputs or not outputs <= set(self._outputs):
+    def _require(self, inputs: set[str], outputs: set[str], optional: frozenset[str] = frozenset()) -> None:
+        if not inputs <= self._inputs <= inputs | optional or not outputs <= set(self._outputs):
             raise ModelError(
                 f"{MODEL_FILE} of {self.manifest.name} maps {sorted(self._inputs)} to {sorted(self._outputs)}; "
                 f"a {self.manifest.kind} maps {sorted(inputs)} to {sorted(outputs)}"
@@ -55,7 +69,7 @@ class _OnnxModel:
     def _run(self, encodings: Sequence[Encoding], outputs: list[str]) -> Iterator[tuple[int, int, list[Floats]]]:
         """Yields (index, real tokens, this text's row of every output), in batch order."""
         lengths = [len(encoding.ids) for encoding in encodings]
-        for batch in plan_batches(lengths, self._budget):
+        for batch in plan_batches(lengths, self.token_budget):
             width = lengths[batch[-1]]
             feeds = {name: np.zeros((len(batch), width), dtype=np.int64) for name in self._inputs}
             for row, index in enumerate(batch):
@@ -73,11 +87,14 @@ class TokenEncoder(_OnnxModel):
     """Texts -> token vectors and sentence vectors, in one forward pass.
 
     ``threads`` None takes `default_threads`. ``token_budget`` bounds a batch in padded tokens; 1 runs every text alone
-    (see above). Raises ModelError when the model's files cannot be used.
+    (see above), None takes the manifest's. ``provider`` is one of `PROVIDERS`. Raises ModelError when the model's files
+    or the provider cannot be used.
     """
 
-    def __init__(self, manifest: Manifest, threads: int | None = None, token_budget: int = TOKEN_BUDGET) -> None:
-        super().__init__(manifest, Kind.TOKEN_ENCODER, threads, token_budget)
+    def __init__(
+        self, manifest: Manifest, threads: int | None = None, token_budget: int | None = None, provider: str = "cpu"
+    ) -> None:
+        super().__init__(manifest, Kind.TOKEN_ENCODER, threads, token_budget, provider)
         self._require({"input_ids", "attention_mask"}, {"token_embeddings", "sentence_embedding"})
 
     @property
@@ -105,27 +122,37 @@ class TokenEncoder(_OnnxModel):
 
 
 class PairScorer(_OnnxModel):
-    """(query, text) -> logit. Parameters and errors as for `TokenEncoder`."""
+    """(query, text) -> logit. Parameters and errors as for `TokenEncoder`.
 
-    def __init__(self, manifest: Manifest, threads: int | None = None, token_budget: int = TOKEN_BUDGET) -> None:
-        super().__init__(manifest, Kind.CROSS_ENCODER, threads, token_budget)
-        self._require({"input_ids", "attention_mask", "token_type_ids"}, {"logits"})
+    The model may do without token_type_ids, as RoBERTa's family does.
+    """
+
+    def __init__(
+        self, manifest: Manifest, threads: int | None = None, token_budget: int | None = None, provider: str = "cpu"
+    ) -> None:
+        super().__init__(manifest, Kind.CROSS_ENCODER, threads, token_budget, provider)
+        self._require({"input_ids", "attention_mask"}, {"logits"}, optional=frozenset({"token_type_ids"}))
 
     def score(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> PairScores:
         """Scores each pair, in input order.
 
         The query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
         """
-        query = self._cut_query(query, query_max_tokens)
-        characters = max_characters(max_tokens)
-        self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
-        encodings = self._tokenizer.encode_batch([(query, text[:characters]) for text in texts])
+        encodings = self.tokenised(query, texts, max_tokens, query_max_tokens)
         scores = np.empty(len(texts), dtype=np.float32)
         tokens = 0
         for index, length, (score,) in self._run(encodings, ["logits"]):
             scores[index] = score
             tokens += length
         return PairScores(scores, tokens)
+
+    def tokenised(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> list[Encoding]:
+        """What the model reads for each pair; cut as for `score`."""
+        query = self._cut_query(query, query_max_tokens)
+        characters = max_characters(max_tokens)
+        self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
+        encodings: list[Encoding] = self._tokenizer.encode_batch([(query, text[:characters]) for text in texts])
+        return encodings
 
     def _cut_query(self, query: str, max_tokens: int) -> str:
         """The part of the query that makes at most ``max_tokens`` tokens, special ones included."""
@@ -138,7 +165,18 @@ class PairScorer(_OnnxModel):
         return query[: ends[-1]] if ends else ""
 
 
-def _session(manifest: Manifest, threads: int) -> ort.InferenceSession:
+def provider_name(word: str) -> str:
+    """ONNX Runtime's name of an execution provider that is there. Raises ModelError, which says what is."""
+    available = ort.get_available_providers()
+    name = PROVIDERS.get(word)
+    if name is None or name not in available:
+        usable = ", ".join(known for known, provider in PROVIDERS.items() if provider in available)
+        fix = f"this ONNX Runtime has {usable}"
+        raise ModelError(f"provider {word!r} is not there: {fix}; others come with packages such as onnxruntime-gpu")
+    return name
+
+
+def _session(manifest: Manifest, threads: int, provider: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -149,12 +187,19 @@ def _session(manifest: Manifest, threads: int) -> ort.InferenceSession:
     # The arena keeps the largest batch ever seen; texts differ in length, so that a pattern never repeats either.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    wanted = provider_name(provider)
+    for name, _ in manifest.files:  # large weights stand in a file of their own beside the model
+        if name != TOKENIZER_FILE:
+            verified(manifest, name)
     # By path, not by bytes: the session would keep those for as long as it lives (23 MB for MiniLM).
-    path = verified(manifest, MODEL_FILE)
+    path = manifest.folder / MODEL_FILE
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=list(dict.fromkeys([wanted, PROVIDERS["cpu"]])))
     except Exception as error:  # ONNX Runtime's exceptions have no common type of their own
         raise ModelError(f"{path} cannot be loaded: {error}") from error
+    if session.get_providers()[0] != wanted:  # it falls back to the CPU and only logs why
+        raise ModelError(f"provider {provider!r} could not start: check its driver and libraries, or use 'cpu'")
+    return session
 
 
 def _tokenizer(manifest: Manifest) -> Tokenizer:

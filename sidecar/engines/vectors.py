@@ -106,6 +106,9 @@ class VectorStore:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._entries
+
     @property
     def size_bytes(self) -> int:
         """Memory held by the entries."""

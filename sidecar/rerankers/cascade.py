@@ -33,6 +33,10 @@ from sidecar.scoring import ScoredPrefix, ScoringJob, score_prefix
 
 # As many candidates as any request may have.
 _MOST_DOCUMENTS = 1_000
+# A second stage that hangs until the last moment would make the first one's answer late, and so cost it, too: it ends
+# earlier by this share of what is left, and by this time at least.
+_SPARED_SHARE = 0.05
+_SPARED_S = 0.002
 _WORST_FIRST = (State.OFF, State.CIRCUIT_OPEN, State.WARMING)
 # What a stage could not do, as the error that a reranker raises for it. Other reasons are a lack of time.
 _ERRORS: Mapping[DegradationReason, type[RerankerError]] = {
@@ -165,8 +169,8 @@ class CascadeReranker:
         """Score all candidates with the first stage, then the best ``second_k`` of them with the second.
 
         The scores are on the first stage's scale (see `one_scale`). Where the second stage was not begun, not completed
-        or failed, they are the first stage's, and ``shortfall`` says why; where the first one was cut short, those that
-        it has not reached are ``unscored``.
+        or failed, they are the first stage's, and ``shortfall`` and ``shortfall_error`` say why; where the first one
+        was cut short, those that it has not reached are ``unscored``.
 
         Raises what the first stage fails with before it has scored anything, as TimeoutError or a `RerankerError`.
         """
@@ -179,13 +183,15 @@ class CascadeReranker:
         if first.degradation is not None or first.unscored:
             return self._cut_short(first, len(request.documents))
         top = best_positions(first.scores, self._second_k)
+        end -= max(_SPARED_S, _SPARED_SHARE * (end - self._clock()))
         job = self._job(self._second, request, [request.documents[position] for position in top], end)
         late = self._predicted_late(job)
         if late:
             return _answer(first.scores, (first,), f"{self._name}: first stage only; {late}")
         second = await self._run(self._second, job)
         if second.degradation is not None or second.unscored:
-            return _answer(first.scores, (first, second), f"{self._name}: first stage only; {_why(second)}")
+            words = f"{self._name}: first stage only; {_why(second)}"
+            return _answer(first.scores, (first, second), words, _error(second))
         return _answer(one_scale(first.scores, top, second.scores), (first, second))
 
     async def close(self) -> None:
@@ -194,7 +200,7 @@ class CascadeReranker:
     @staticmethod
     def _job(stage: Reranker, request: ScoreRequest, documents: Sequence[Document], end: float) -> ScoringJob:
         work = stage.work(request.query, request.instruction, documents)
-        return ScoringJob(request.query, request.instruction, documents, work, end)
+        return ScoringJob(request.query, request.instruction, documents, work, end, request.use_cache)
 
     async def _run(self, stage: Reranker, job: ScoringJob) -> ScoredPrefix:
         """One stage, which teaches what such a stage costs if it was completed, and not from kept scores."""
@@ -236,6 +242,7 @@ class CascadeReranker:
             first.scores + (0.0,) * len(missing),
             (first,),
             f"{self._name}: part of the first stage only; {_why(first)}",
+            _error(first),
             first.unscored.union(missing),
         )
 
@@ -245,10 +252,16 @@ def _why(stage: ScoredPrefix) -> str:
     return stage.degradation.detail if stage.degradation else f"{len(stage.unscored)} candidates were left out"
 
 
+def _error(stage: ScoredPrefix) -> type[RerankerError] | None:
+    """Why a stage was not completed, as an error; None for a lack of time."""
+    return _ERRORS.get(stage.degradation.reason) if stage.degradation else BadOutputError
+
+
 def _answer(
     scores: tuple[float, ...],
     stages: Sequence[ScoredPrefix],
     shortfall: str = "",
+    error: type[RerankerError] | None = None,
     unscored: frozenset[int] = frozenset(),
 ) -> Scored:
     """``scores``, with what all ``stages`` have used."""
@@ -261,6 +274,7 @@ def _answer(
         micro_usd=sum(stage.usage.micro_usd for stage in stages),
         unscored=unscored,
         shortfall=shortfall,
+        shortfall_error=error,
     )
 
 

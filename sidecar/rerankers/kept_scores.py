@@ -37,6 +37,11 @@ class KeptScores:
         self._scores: TTLCache[bytes, float] = TTLCache(max_bytes, ttl_s, timer, lambda _: BYTES_PER_SCORE)
 
     @property
+    def inner(self) -> Reranker:
+        """The reranker whose scores are kept; its `work` is what a request that uses no kept scores would compute."""
+        return self._inner
+
+    @property
     def identity(self) -> Identity:
         """That of the reranker inside."""
         return self._inner.identity
@@ -46,7 +51,8 @@ class KeptScores:
         """Those of the reranker inside."""
         return self._inner.limits
 
-    def __len__(self) -> int:
+    @property
+    def kept_pairs(self) -> int:
         """Scores that are kept now."""
         return len(self._scores)
 
@@ -91,8 +97,11 @@ class KeptScores:
         """Kept scores, and for the rest one call of the reranker inside, in which no document occurs twice.
 
         Where every score is kept nothing is called: ``tokens``, ``queue_ms`` and ``compute_ms`` are 0 then, and only
-        then. Raises what the reranker inside raises, and BadOutputError when it answers too few scores or too many.
+        then. Without ``use_cache`` all of this is left out. Raises what the reranker inside raises, and BadOutputError
+        when it answers too few scores or too many.
         """
+        if not request.use_cache:
+            return await self._inner.score(request, timeout_s)
         keys = self._keys(request.query, request.instruction, request.documents)
         known: dict[bytes, float] = {}
         left: dict[bytes, Document] = {}

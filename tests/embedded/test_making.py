@@ -11,11 +11,11 @@ import pytest
 from sidecar.embedded.make.encode import Encoded, batches, pad
 from sidecar.embedded.make.features import Collection, CollectionError
 from sidecar.embedded.make.files import Source, SourceError, source_folder
-from sidecar.embedded.make.quantise import quantise_rows
 from sidecar.embedded.make.queries import MAX_WORDS, MIN_WORDS, make_examples
 from sidecar.embedded.make.teacher import Lesson, maxsim_of, z
 from sidecar.embedded.make.texts import Pair
 from sidecar.embedded.make.train import pair_inputs
+from sidecar.engines.export.quantise import quantise_rows
 
 PAIRS = [
     Pair(
@@ -158,6 +158,6 @@ def test_the_graph_computes_what_was_trained() -> None:
     ids, mask, types = pair_inputs([([101, 7, 8, 102], [101, 5, 6, 7, 102]), ([101, 9, 102], [101, 9, 102])])
     with torch.no_grad():
         expected = module(*map(torch.from_numpy, (ids, mask, types))).numpy()
-    graph = network.build(network.weights_of(module)).SerializeToString()
+    graph = network.build(network.weights_of(module)).proto().SerializeToString()
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     assert OnnxModel(graph, 1).run(inputs)[0] == pytest.approx(expected, abs=1e-4)

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
 from sidecar.engines.batching import estimated_tokens, max_characters, plan_batches
 from sidecar.engines.late_interaction import LateInteractionScorer
 from sidecar.engines.manifest import ModelError, Truncation, read_manifest
-from sidecar.engines.onnx import TokenEncoder
+from sidecar.engines.onnx import PROVIDERS, TokenEncoder, provider_name
 from sidecar.engines.threads import usable_cpus
 from sidecar.engines.vectors import (
     ENTRY_OVERHEAD,
@@ -93,6 +94,9 @@ def test_characters_and_token_estimates() -> None:
         ({"kind": "poem"}, "poem"),
         ({"max_tokens": None}, "model.json has a bad value"),
         ({"files": {"model.onnx": "0"}}, "names no SHA-256 for tokenizer.json"),
+        ({"files": {"../model.onnx": "0"}}, r"names '\.\./model\.onnx'.*its own folder"),
+        ({"batch_tokens": 0}, "batch_tokens is 0"),
+        ({"positions": "many"}, "bad value"),
     ],
 )
 def test_a_bad_manifest_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -121,6 +125,37 @@ def test_truncation_leaves_room() -> None:
     for wrong in (7, 513):
         with pytest.raises(ModelError, match=f"max_tokens of minilm-l6 is {wrong}; use 8 to 512"):
             manifest.truncated(wrong)
+
+
+def test_a_manifest_may_allow_longer_texts(tmp_path: Path) -> None:
+    """Where a model states its positions, they are the limit instead of BERT's 512."""
+    folder = copy_model(MINILM, tmp_path / "model")
+    data = json.loads((folder / "model.json").read_bytes()) | {"positions": 8_192}
+    (folder / "model.json").write_text(json.dumps(data), encoding="utf-8")
+    manifest = read_manifest(folder)
+    assert manifest.truncated(8_192).max_tokens == 8_192
+    with pytest.raises(ModelError, match="use 8 to 8192"):
+        manifest.truncated(8_193)
+
+
+def test_the_manifest_states_the_batch(tmp_path: Path) -> None:
+    """The engine takes the manifest's budget unless told another; without one, every text is a run of its own."""
+    folder = copy_model(MINILM, tmp_path / "model")
+    assert TokenEncoder(read_manifest(folder), threads=1).token_budget == 1
+    data = json.loads((folder / "model.json").read_bytes()) | {"batch_tokens": 512}
+    (folder / "model.json").write_text(json.dumps(data), encoding="utf-8")
+    assert TokenEncoder(read_manifest(folder), threads=1).token_budget == 512
+    assert TokenEncoder(read_manifest(folder), threads=1, token_budget=64).token_budget == 64
+
+
+@pytest.mark.parametrize("word", ["cuda", "abacus"])
+def test_a_provider_that_is_not_there_is_named(word: str) -> None:
+    """Known or not: the message says which providers there are."""
+    if PROVIDERS.get(word) in ort.get_available_providers():
+        pytest.skip(f"{word} is here")
+    with pytest.raises(ModelError, match=f"provider '{word}' is not there: this ONNX Runtime has cpu"):
+        TokenEncoder(read_manifest(MINILM), threads=1, provider=word)
+    assert provider_name("cpu") == "CPUExecutionProvider"
 
 
 def test_encoder_shapes_and_order(encoder: TokenEncoder) -> None:

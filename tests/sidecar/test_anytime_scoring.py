@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,6 +19,7 @@ from sidecar.rerankers.base import (
     BackendError,
     BadOutputError,
     CircuitOpenError,
+    IndexUnavailableError,
     Limits,
     NotReadyError,
     RerankerError,
@@ -118,6 +120,7 @@ async def test_whole_list_rerankers_get_no_more_than_they_take() -> None:
         (BackendError("down"), DegradationReason.BACKEND_ERROR),
         (NotReadyError("loading"), DegradationReason.NOT_READY),
         (CircuitOpenError("left alone"), DegradationReason.CIRCUIT_OPEN),
+        (IndexUnavailableError("no such file"), DegradationReason.INDEX_UNAVAILABLE),
         (RerankerError("other"), DegradationReason.BACKEND_ERROR),
         (TimeoutError(), DegradationReason.BACKEND_TIMEOUT),
     ],
@@ -192,7 +195,7 @@ async def test_cancelled_request_starts_no_further_chunk() -> None:
 async def test_samples_teach_without_the_queue() -> None:
     """Time spent waiting for the model is not the model's: of 10 ms a call, 5 in the queue, 5 are learnt."""
     stage = Stage(texts=TEXTS * 10)
-    stage.reranker.script = [Scored(scores=(1.0,), tokens=10, queue_ms=5.0) for _ in range(100)]
+    stage.reranker.script = [Scored(scores=(1.0,), tokens=10, queue_ms=5.0, compute_ms=5.0) for _ in range(100)]
     prefix = await stage.score()
     assert prefix.queue_ms == 500.0
     assert stage.estimator.predict(10, stage.clock.now).p50_ms == pytest.approx(5.0, rel=0.2)
@@ -214,3 +217,80 @@ async def test_unexpected_exceptions_are_not_recorded_on_spans() -> None:
         await stage.score()
     (span,) = stage.spans.get_finished_spans()
     assert MARKER not in span.to_json()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (BackendError, DegradationReason.BACKEND_ERROR),
+        (BadOutputError, DegradationReason.BAD_OUTPUT),
+        (NotReadyError, DegradationReason.NOT_READY),
+        (CircuitOpenError, DegradationReason.CIRCUIT_OPEN),
+        (IndexUnavailableError, DegradationReason.INDEX_UNAVAILABLE),
+        (RerankerError, DegradationReason.BACKEND_ERROR),
+    ],
+)
+async def test_failed_call_still_costs_what_was_charged(kind: type[RerankerError], reason: DegradationReason) -> None:
+    """Money spent in vain is counted with the money spent well, in whole micro-USD; the reason is the error's type's,
+    and so is that of a shortfall that names the type."""
+    stage = Stage()
+    stage.reranker.script = [Scored(scores=(1.0,), tokens=10, micro_usd=2.3), kind("down", micro_usd=4.5)]
+    prefix = await stage.score()
+    assert prefix.usage.micro_usd == 7
+    assert prefix.degradation is not None
+    assert (prefix.degradation.reason, prefix.degradation.detail) == (reason, "down")
+    short = Stage()
+    short.reranker.script = [Scored(scores=(1.0,), tokens=10, shortfall="half", shortfall_error=kind)]
+    prefix = await short.score()
+    assert prefix.degradation is not None
+    assert (prefix.degradation.reason, prefix.degradation.detail) == (reason, "half")
+
+
+async def test_shortfall_ends_the_scoring() -> None:
+    """A chunk that was not finished keeps its scores; no further chunk starts."""
+    stage = Stage()
+    stage.reranker.script = [None, Scored(scores=(1.0,), tokens=10, shortfall="half")]
+    prefix = await stage.score()
+    assert (len(prefix.scores), len(stage.reranker.calls)) == (2, 2)
+
+
+async def test_shortfall_teaches_that_it_would_have_taken_longer() -> None:
+    """A chunk that was cut short after 10 ms, 4 of them in the queue, is a sample that is censored at 6 ms."""
+    prior = LatencyPrior(base_ms=0.0, ms_per_token=0.1, spread=1.5)
+    stage, cut_off, ended = Stage(), LatencyEstimator(prior), LatencyEstimator(prior)
+    stage.estimator = LatencyEstimator(prior)
+    stage.reranker.script = [Scored(scores=(1.0,), tokens=10, queue_ms=4.0, compute_ms=6.0, shortfall="half")]
+    await stage.score()
+    now = stage.clock.now
+    cut_off.observe_timeout(10, 6.0, now)
+    ended.observe(10, 6.0, now)
+    assert stage.estimator.predict(10, now) == pytest.approx(cut_off.predict(10, now))
+    assert cut_off.predict(10, now).p95_ms > 1.1 * ended.predict(10, now).p95_ms
+
+
+async def test_kept_scores_do_not_teach() -> None:
+    """A chunk that needed no model run says nothing about the model's time."""
+    stage = Stage(texts=TEXTS[:1])
+    before = stage.estimator.predict(10, stage.clock.now)
+    stage.reranker.script = [Scored(scores=(1.0,), tokens=0, cached=1)]
+    await stage.score()
+    assert stage.estimator.predict(10, stage.clock.now) == before
+
+
+async def test_side_by_side_chunks_are_as_large_as_they_may_be() -> None:
+    """Documents that are computed at the same time: each chunk takes all that one call can, though the estimator
+    thinks that two documents would already last longer than a chunk should."""
+    limits = Limits(max_chunk_documents=4, side_by_side=True)
+    for side_by_side, sizes in ((True, [4, 4, 2]), (False, [1] * 10)):
+        stage = Stage(limits=replace(limits, side_by_side=side_by_side))
+        await stage.score()
+        assert [len(call.documents) for call in stage.reranker.calls] == sizes
+
+
+async def test_side_by_side_chunk_that_would_end_late_is_not_made_smaller() -> None:
+    """A smaller chunk would be no faster: with 75 ms for chunks of 40 one is scored, and none of a part of them."""
+    stage = Stage(limits=Limits(max_chunk_documents=4, side_by_side=True))
+    prefix = await stage.score(budget_ms=75.0)
+    assert [len(call.documents) for call in stage.reranker.calls] == [4]
+    assert prefix.degradation is not None
+    assert prefix.degradation.reason is DegradationReason.BUDGET_EXHAUSTED

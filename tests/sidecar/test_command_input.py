@@ -49,6 +49,19 @@ def test_candidates_in_order_with_ids_and_signals(tmp_path: Path) -> None:
     ]
 
 
+def test_candidates_that_lie_in_an_index(tmp_path: Path) -> None:
+    """With an indexed_ref the text may be left out, and may be there all the same."""
+    path = tmp_path / "candidates.jsonl"
+    path.write_text(
+        '{"id": "a", "indexed_ref": {"collection": "docs", "id": "7"}}\n'
+        '{"text": "b", "indexed_ref": {"collection": "docs", "id": 8}}\n'
+    )
+    assert candidates.read(str(path)) == [
+        Document(id="a", indexed_ref=("docs", "7")),
+        Document(id="2", text="b", indexed_ref=("docs", "8")),
+    ]
+
+
 def test_candidates_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """'-' is standard input."""
     monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "a"}\n'))
@@ -59,12 +72,17 @@ def test_candidates_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None
     ("content", "words"),
     [
         (b'{"text": "a"}\n{"text": ', "line 2 is not JSON"),
-        (b'["a"]', "line 1: write an object with a 'text'"),
-        (b'{"id": "1"}', "line 1: write an object with a 'text'"),
-        (b'{"text": 5}', "line 1: write an object with a 'text'"),
-        (b'{"text": "a", "score": 1}', "line 1: unknown key 'score'; known are id, text and signals"),
+        (b'["a"]', "line 1: write an object with a 'text' or an 'indexed_ref'"),
+        (b'{"id": "1"}', "line 1: write an object with a 'text' or an 'indexed_ref'"),
+        (b'{"text": 5}', "line 1: write an object with a 'text' or an 'indexed_ref'"),
+        (b'{"text": "a", "score": 1}', "line 1: unknown key 'score'; known are id, text, signals and indexed_ref"),
         (b'{"text": "a", "signals": [1]}', "line 1: 'signals' must be an object of numbers"),
         (b'{"text": "a", "signals": {"bm25": "1"}}', "line 1: 'signals' must be an object of numbers"),
+        (b'{"text": null, "indexed_ref": {"collection": "c", "id": "1"}}', "line 1: write an object with a 'text'"),
+        (b'{"indexed_ref": ["c", "1"]}', "line 1: 'indexed_ref' must name collection and id"),
+        (b'{"indexed_ref": {"collection": "c"}}', "line 1: 'indexed_ref' must name collection and id"),
+        (b'{"indexed_ref": {"collection": "c", "id": true}}', "line 1: 'indexed_ref' must name collection and id"),
+        (b'{"indexed_ref": {"collection": "", "id": "1"}}', "line 1: 'indexed_ref' must name collection and id"),
         (b'{"text": "\xff"}', "is not UTF-8"),
     ],
 )

@@ -72,7 +72,7 @@ def test_what_the_request_holds_is_in_the_key(change: dict[str, Any]) -> None:
 )
 def test_the_arm_is_in_the_key(change: dict[str, Any]) -> None:
     """Strategy, reranker, rerank_k and the set of fusion weights each make another key."""
-    assert key(asked(), replace(DECISION, **change)) != key(asked())
+    assert key(asked(), DECISION._replace(**change)) != key(asked())
 
 
 def test_model_and_profile_are_in_the_key() -> None:

@@ -13,8 +13,11 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from router.arms import Strategy
+from router.policy import Routing
 from sidecar import telemetry
-from sidecar.rerankers.base import BackendError
+from sidecar.rerankers.base import BackendError, Scored
+from sidecar.settings import Mode
 from sidecar.telemetry import TelemetryError, _metric_exporter, _span_exporter
 from tests.helpers import MARKER, Rig, ScriptedReranker, request, rig
 
@@ -112,6 +115,72 @@ async def test_answers_are_counted() -> None:
     assert metrics["millirank.budget.use"][0]["sum"] > 0
     assert metrics["millirank.prediction.ratio"][0]["attributes"] == {"millirank.reranker": "scripted"}
     assert "millirank.degradations" not in metrics
+
+
+async def test_labels_of_durations_and_budget_use() -> None:
+    """Dashboards and alerts are built on these: durations by six labels, the share of the budget by strategy alone."""
+    parts = rig(ScriptedReranker())
+    for _ in range(2):
+        await _answer(parts, "red", "blue", budget_ms=60_000.0)
+    await _answer(parts, "red", "blue", routing=Routing(Strategy.NONE))
+    metrics = parts.metrics()
+    common = {"millirank.mode": "on", "millirank.completeness": "full"}
+    modelled = {
+        **common,
+        "millirank.strategy": "cross_encoder",
+        "millirank.reranker": "scripted",
+        "millirank.reason": "best_expected_gain",
+    }
+    unranked = {
+        **common,
+        "millirank.strategy": "none",
+        "millirank.reranker": "",
+        "millirank.reason": "forced",
+        "millirank.cache": "miss",
+    }
+    durations = [point["attributes"] for point in metrics["millirank.request.duration"]]
+    assert _sorted(durations) == _sorted(
+        [{**modelled, "millirank.cache": "miss"}, {**modelled, "millirank.cache": "hit"}, unranked]
+    )
+    use = {point["attributes"]["millirank.strategy"]: point for point in metrics["millirank.budget.use"]}
+    assert {strategy: point["count"] for strategy, point in use.items()} == {"cross_encoder": 2, "none": 1}
+    assert all(len(point["attributes"]) == 1 for point in use.values())
+
+
+async def test_modes_and_reasons_are_told_apart() -> None:
+    """Labels are kept between answers: each combination keeps its own, nothing is taken for something similar."""
+    parts = rig(ScriptedReranker())
+    for mode in (Mode.ON, Mode.OBSERVE, Mode.OFF, Mode.ON):
+        parts.pipeline.mode = mode
+        await _answer(parts, "red", "blue", budget_ms=0.0)
+    await parts.pipeline.close()
+    counted = {
+        (point["attributes"]["millirank.mode"], point["attributes"]["millirank.reason"]): point["count"]
+        for point in parts.metrics()["millirank.request.duration"]
+    }
+    assert counted == {("on", "budget_too_small"): 2, ("observe", "budget_too_small"): 1, ("off", "mode_off"): 1}
+    assert "millirank.budget.use" not in parts.metrics()  # there was nothing that could be used
+
+
+async def test_pairs_and_price_are_counted_by_reranker() -> None:
+    """Pairs that were computed and pairs that were kept; what failed calls were charged is a cost too."""
+    reranker = ScriptedReranker()
+    reranker.script = [
+        Scored(scores=(1.0, 2.0, 3.0), tokens=9, cached=1, compute_ms=1.0, micro_usd=5.0),
+        BackendError("down", micro_usd=3.0),
+    ]
+    parts = rig(reranker)
+    for _ in range(2):
+        await _answer(parts, "red", "blue", "green", use_cache=False, budget_ms=60_000.0)
+    metrics = parts.metrics()
+    pairs = {point["attributes"]["millirank.cache"]: point["value"] for point in metrics["millirank.pairs"]}
+    assert pairs == {"kept": 1, "computed": 2}
+    (cost,) = metrics["millirank.cost"]
+    assert (cost["attributes"], cost["value"]) == ({"millirank.reranker": "scripted"}, 8)
+
+
+def _sorted(labels: list[dict[str, str]]) -> list[list[tuple[str, str]]]:
+    return sorted(sorted(each.items()) for each in labels)
 
 
 async def test_degradations_are_counted_by_reason() -> None:

@@ -15,6 +15,7 @@ from router.arms import Strategy
 from sidecar import wire
 from sidecar.errors import InvalidFieldError
 from sidecar.messages import Overrun, Request
+from sidecar.rerankers.base import IndexedRef
 from sidecar.settings import Limits
 
 LIMITS = Limits()
@@ -127,6 +128,32 @@ def test_document_without_text_is_refused_by_position() -> None:
     """The one document among many that lacks its text is named."""
     error = refused(message(documents=[pb.Document(text="x"), pb.Document(id="b")]))
     assert error.field == "documents[1].text"
+
+
+def test_document_in_an_index_needs_no_text() -> None:
+    """An indexed_ref arrives as collection and id, with or without a text beside it; without one it is None."""
+    ref = pb.IndexedRef(collection="docs", id="7")
+    documents = [pb.Document(indexed_ref=ref), pb.Document(text="x", indexed_ref=ref), pb.Document(text="y")]
+    alone, both, neither = parse(message(documents=documents)).candidates
+    assert (alone.text, alone.indexed_ref) == ("", IndexedRef("docs", "7"))
+    assert (both.text, both.indexed_ref) == ("x", IndexedRef("docs", "7"))
+    assert neither.indexed_ref is None
+
+
+@pytest.mark.parametrize(
+    ("ref", "field", "words"),
+    [
+        (pb.IndexedRef(), "collection", "is empty; say where it lies"),
+        (pb.IndexedRef(id="7"), "collection", "is empty; say where it lies"),
+        (pb.IndexedRef(collection="docs"), "id", "is empty; say where it lies"),
+        (pb.IndexedRef(collection="docs", id="x" * 513), "id", "has 513 characters; at most 512"),
+        (pb.IndexedRef(collection="x" * 513, id="7"), "collection", "has 513 characters; at most 512"),
+    ],
+)
+def test_half_a_reference_is_refused(ref: pb.IndexedRef, field: str, words: str) -> None:
+    """A reference names both the collection and the id, each within the limit; a text does not make up for it."""
+    error = refused(message(documents=[pb.Document(text="x"), pb.Document(text="y", indexed_ref=ref)]))
+    assert (error.field, error.description) == (f"documents[1].indexed_ref.{field}", words)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

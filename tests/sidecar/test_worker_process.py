@@ -24,6 +24,8 @@ from sidecar.worker_process import Patience, WorkerProcess
 from tests.rerankers.local_models import MINILM, copy_model, until
 
 SHORT = ScoreLate("a query", ((b"short", "a short text"),))
+# A loaded machine makes a call of some hundred milliseconds take seconds: only the tests of the limit run into it.
+PATIENT = Patience(call_s=60.0)
 IMPATIENT = Patience(call_s=1.5, first_pause_s=0.05)
 
 Start = Callable[..., Awaitable[WorkerProcess]]
@@ -47,7 +49,7 @@ async def start() -> AsyncIterator[Start]:
     """Starts worker processes and waits until they have loaded or failed; closes them afterwards."""
     started: list[WorkerProcess] = []
 
-    async def begin(loaded: Load | ModelError, patience: Patience = Patience()) -> WorkerProcess:  # noqa: B008 - frozen
+    async def begin(loaded: Load | ModelError, patience: Patience = PATIENT) -> WorkerProcess:
         worker = WorkerProcess(
             "test-model", loaded, patience, on_ready=lambda ready: None, on_result=lambda result: None
         )
@@ -144,7 +146,7 @@ async def test_a_hung_child_looks_busier_by_the_second(start: Start) -> None:
 
 async def test_the_event_loop_goes_on(start: Start) -> None:
     """While a frame of 2 MB travels and the child computes, the loop is free for others."""
-    worker = await start(load(), Patience(call_s=60.0))
+    worker = await start(load())
     texts = tuple((bytes([number]), f"{number} " + "text " * 20_000) for number in range(20))
     started = time.monotonic()
     call = asyncio.create_task(worker.call(Encode(texts), 60.0, 10.0))

@@ -8,13 +8,11 @@ import os
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import onnx
+from sidecar.engines.export.graph import Graph
 
 QUERY_MAX_TOKENS = 48
 MADE_BY = "make embedded-models"
@@ -98,7 +96,7 @@ def load_weights(source: Source) -> dict[str, NDArray[np.float32]]:
     return renamed
 
 
-def write_model(folder: Path, model: onnx.ModelProto, tokenizer: Path, manifest: Manifest) -> None:
+def write_model(folder: Path, model: Graph, tokenizer: Path, manifest: Manifest) -> None:
     """Writes `model.onnx`, `tokenizer.json` (truncation and padding off) and `model.json` to `folder`.
 
     `model.json` comes last: a reader that finds it and whose digests match has a complete model.
@@ -109,7 +107,7 @@ def write_model(folder: Path, model: onnx.ModelProto, tokenizer: Path, manifest:
     cleaned = Tokenizer.from_file(str(tokenizer))
     cleaned.no_truncation()
     cleaned.no_padding()
-    _replace(folder / "model.onnx", model.SerializeToString(deterministic=True))
+    _replace(folder / "model.onnx", model.proto().SerializeToString(deterministic=True))
     _replace(folder / "tokenizer.json", cleaned.to_str().encode())
     write_manifest(folder, manifest)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sidecar.embedded.make.encode import Advance, OnnxModel, TextTokenizer, batches, pad
 from sidecar.embedded.make.files import MINILM, Manifest, load_weights, source_folder, write_model
-from sidecar.embedded.make.graph import BertShape, GraphBuilder, Weights, add_bert, add_masked_mean
-from sidecar.embedded.make.quantise import quantise
-
-if TYPE_CHECKING:
-    import onnx
+from sidecar.engines.export.graph import BertShape, Graph, GraphBuilder, add_bert, add_masked_mean
+from sidecar.engines.export.quantise import quantise
+from sidecar.engines.export.tensors import Floats, Tensor, as_weights
 
 NAME = "minilm-l6"
 SHAPE = BertShape(layers=6, heads=12)
@@ -25,31 +22,33 @@ MAX_TOKENS = 128
 PROJECTION = "projection"
 
 
-def build(weights: Weights, projection: NDArray[np.float32]) -> onnx.ModelProto:
+def build(weights: Mapping[str, Floats], projection: NDArray[np.float32]) -> Graph:
     """The float32 graph with outputs `token_embeddings` [b,s,d] and `sentence_embedding` [b,384].
 
     `projection` is [384, d]. Both outputs have L2 norm 1, rows of padding are zero.
     """
     builder = GraphBuilder()
-    hidden, mask = add_bert(builder, weights, SHAPE, token_types=False)
-    tokens = builder.linear(hidden, PROJECTION, projection, None)
+    hidden, mask = add_bert(builder, as_weights(weights), SHAPE, token_types=False)
+    tokens = builder.linear(hidden, PROJECTION, Tensor.of(projection), None)
     builder.node("Mul", [builder.l2_normalise(tokens, "token_embeddings.unmasked"), mask], "token_embeddings")
     builder.l2_normalise(add_masked_mean(builder, hidden, mask, "sentence"), "sentence_embedding")
-    outputs: dict[str, list[str | int]] = {
-        "token_embeddings": ["b", "s", projection.shape[1]],
-        "sentence_embedding": ["b", HIDDEN],
+    outputs: dict[str, tuple[str | int, ...]] = {
+        "token_embeddings": ("b", "s", projection.shape[1]),
+        "sentence_embedding": ("b", HIDDEN),
     }
-    return builder.model(NAME, ["input_ids", "attention_mask"], outputs)
+    return builder.graph(NAME, ["input_ids", "attention_mask"], outputs)
 
 
-def fit_projection(weights: Weights, texts: Sequence[str], threads: int, advance: Advance) -> NDArray[np.float32]:
+def fit_projection(
+    weights: Mapping[str, Floats], texts: Sequence[str], threads: int, advance: Advance
+) -> NDArray[np.float32]:
     """The [384, 128] projection that keeps most of the token vectors' inner products.
 
     Principal directions of the L2-normalised token vectors, not centred: MaxSim is a dot product with the origin, and
     centring would move it.
     """
     identity = np.eye(HIDDEN, dtype=np.float32)
-    model = OnnxModel(build(weights, identity).SerializeToString(), threads)
+    model = OnnxModel(build(weights, identity).proto().SerializeToString(), threads)
     ids = TextTokenizer(source_folder(MINILM) / "tokenizer.json")(texts, MAX_TOKENS)
     moment = np.zeros((HIDDEN, HIDDEN))
     for batch in batches([len(i) for i in ids]):

@@ -7,16 +7,16 @@ and the document's mean, and a weighted MaxSim of the last hidden states, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.embedded.make.graph import BertShape, GraphBuilder, Weights, add_bert, add_masked_mean
+from sidecar.engines.export.graph import BertShape, Graph, GraphBuilder, add_bert, add_masked_mean
+from sidecar.engines.export.tensors import Floats, as_weights
 
 if TYPE_CHECKING:
-    import onnx
     import torch
 
 NAME = "tiny-cross-encoder"
@@ -27,7 +27,7 @@ MASKED_OUT = 1e4
 LOG_SCALE = 4.0
 
 
-def create(weights: Weights) -> torch.nn.Module:
+def create(weights: Mapping[str, Floats]) -> torch.nn.Module:
     """The network as a torch module: (input_ids, attention_mask, token_type_ids), int64 [b,s] -> logits [b]."""
     import torch
     from torch import nn
@@ -87,11 +87,11 @@ def weights_of(module: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
     return {name.removeprefix("bert."): value.detach().numpy().copy() for name, value in state.items()}
 
 
-def build(weights: Weights) -> onnx.ModelProto:
+def build(arrays: Mapping[str, Floats]) -> Graph:
     """The float32 graph: output `logits` [b]; the same computation as the module of `create`."""
     from onnx import TensorProto
 
-    b = GraphBuilder()
+    b, weights = GraphBuilder(), as_weights(arrays)
     hidden, mask = add_bert(b, weights, SHAPE, token_types=True)
     types = b.node("Cast", ["token_type_ids"], "types.float", to=TensorProto.FLOAT)
     last = b.constant("last_axis", np.array([-1]))
@@ -101,8 +101,10 @@ def build(weights: Weights) -> onnx.ModelProto:
     first = b.node("Gather", [hidden, b.constant("first", np.array(0))], "cls", axis=1)
     means = [add_masked_mean(b, hidden, m, f"mean.{m}") for m in (in_query, in_document)]
     pooled = b.node("Concat", [first, *means], "pooled", axis=-1)
-    pooled = b.node("Gelu", [b.linear(pooled, "head", weights["head.weight"].T, weights["head.bias"])], "head.gelu")
-    from_head = b.linear(pooled, "out", weights["out.weight"].T, weights["out.bias"])
+    pooled = b.node(
+        "Gelu", [b.linear(pooled, "head", weights["head.weight"].transposed(), weights["head.bias"])], "head.gelu"
+    )
+    from_head = b.linear(pooled, "out", weights["out.weight"].transposed(), weights["out.bias"])
 
     unit = b.l2_normalise(hidden, "unit")
     similarity = b.node("MatMul", [unit, b.node("Transpose", [unit], "unit.t", perm=[0, 2, 1])], "similarity")
@@ -111,19 +113,21 @@ def build(weights: Weights) -> onnx.ModelProto:
     similarity = b.node("Sub", [similarity, b.node("Transpose", [absent], "penalty.t", perm=[0, 2, 1])], "masked")
     best = b.node("ReduceMax", [similarity, last], "best", keepdims=1)
     best = b.node("Max", [best, b.constant("minus_one", np.array(-1, dtype=np.float32))], "best.clamped")
-    importance = b.linear(hidden, "term_weight", weights["term_weight.weight"].T, weights["term_weight.bias"])
+    importance = b.linear(
+        hidden, "term_weight", weights["term_weight.weight"].transposed(), weights["term_weight.bias"]
+    )
     importance = b.node("Mul", [b.node("Softplus", [importance], "importance"), in_query], "importance.masked")
     axis = b.constant("token_axis", np.array([1]))
     total = b.node("ReduceSum", [b.node("Mul", [best, importance], "weighted"), axis], "weighted.sum", keepdims=0)
     norm = b.node("ReduceSum", [importance, axis], "importance.sum", keepdims=0)
     norm = b.node("Max", [norm, b.constant("smallest", np.array(1e-6, dtype=np.float32))], "importance.safe")
-    scale = b.constant("maxsim_scale", np.exp(weights["log_scale"]))
+    scale = b.constant("maxsim_scale", np.exp(arrays["log_scale"]))
     from_maxsim = b.node("Mul", [b.node("Div", [total, norm], "maxsim"), scale], "maxsim.scaled")
     b.node("Squeeze", [b.node("Add", [from_head, from_maxsim], "logits.column"), last], "logits")
-    return b.model(NAME, ["input_ids", "attention_mask", "token_type_ids"], {"logits": ["b"]})
+    return b.graph(NAME, ["input_ids", "attention_mask", "token_type_ids"], {"logits": ("b",)})
 
 
-def float_products(model: onnx.ModelProto) -> frozenset[str]:
+def float_products(graph: Graph) -> frozenset[str]:
     """MatMul nodes that stay float32: the ones without constant weights and the head, which is too small to matter."""
-    names: Iterator[str] = (node.name for node in model.graph.node if node.op_type == "MatMul")
+    names: Iterator[str] = (node.name for node in graph.nodes if node.op_type == "MatMul")
     return frozenset(name for name in names if not name.startswith("encoder."))

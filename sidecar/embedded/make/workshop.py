@@ -15,14 +15,14 @@ from sidecar.embedded.make import minilm, network
 from sidecar.embedded.make.encode import OnnxModel, TextTokenizer
 from sidecar.embedded.make.fidelity import encoder_loss, scorer_loss
 from sidecar.embedded.make.files import MINILM, SPLADE_TINY, Manifest, load_weights, source_folder, write_model
-from sidecar.embedded.make.quantise import quantise
 from sidecar.embedded.make.queries import Example, make_examples
 from sidecar.embedded.make.teacher import Lesson, teach
 from sidecar.embedded.make.texts import load_or_collect
 from sidecar.embedded.make.train import Progress, train
+from sidecar.engines.export.graph import Graph
+from sidecar.engines.export.quantise import quantise
 
 if TYPE_CHECKING:
-    import onnx
     from rich.progress import Progress as Bars
 
 TEXT_LIMITS = {"debian": 20_000, "docstring": 7_000, "code": 5_000}
@@ -56,7 +56,9 @@ class Workshop:
 
     def exact_minilm(self) -> OnnxModel:
         """The float32 form of `minilm-l6`."""
-        return OnnxModel(minilm.build(load_weights(MINILM), self._projection()).SerializeToString(), self.threads)
+        return OnnxModel(
+            minilm.build(load_weights(MINILM), self._projection()).proto().SerializeToString(), self.threads
+        )
 
     def lesson(self, teacher_minutes: float) -> Lesson:
         """What the teacher says; kept, so that `teacher_minutes` are spent once. Needs the files of `minilm`."""
@@ -114,13 +116,13 @@ class Workshop:
         write_model(self.out / network.NAME, int8, source_folder(SPLADE_TINY) / "tokenizer.json", manifest)
         rows = range(0, len(lesson.queries), max(1, len(lesson.queries) // 50))
         pairs = [(lesson.queries[r], lesson.documents[d]) for r in rows for d in lesson.candidates[r, ::5]]
-        coarse, fine = (OnnxModel(model.SerializeToString(), self.threads) for model in (int8, exact))
+        coarse, fine = (OnnxModel(model.proto().SerializeToString(), self.threads) for model in (int8, exact))
         self._remember("scorer_loss", asdict(scorer_loss(coarse, fine, pairs)))
 
     def exact_cross_encoder(self) -> OnnxModel:
         """The float32 form of `tiny-cross-encoder`, from the last checkpoint."""
         graph = _cross_encoder_graph(self.work / "cross-encoder.safetensors")
-        return OnnxModel(graph.SerializeToString(), self.threads)
+        return OnnxModel(graph.proto().SerializeToString(), self.threads)
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """What the steps so far have measured, for the cards."""
@@ -151,7 +153,7 @@ class Workshop:
         return loaded
 
 
-def _cross_encoder_graph(checkpoint: Path) -> onnx.ModelProto:
+def _cross_encoder_graph(checkpoint: Path) -> Graph:
     from safetensors.numpy import load_file
 
     return network.build({name.removeprefix("bert."): value for name, value in load_file(checkpoint).items()})

@@ -1,0 +1,1 @@
+"""Indexes of token vectors: PLAID indexes that RAGatouille builds, with a manifest of ours (extra ``ragatouille``)."""

@@ -1,0 +1,364 @@
+"""The export of a Hugging Face cross-encoder: the same scores, whatever the family, and a clear no to the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sidecar.engines.manifest import ModelError, read_manifest
+
+pytest.importorskip("onnx", reason="the extra export is not installed")
+
+from sidecar.engines.export import graph as graphs
+from sidecar.engines.export.architectures import FAMILIES
+from sidecar.engines.export.export import BATCHES, Outcome, Plan, Precision, export
+from sidecar.engines.export.fidelity import PairGroup, compare, kendall_tau, paces
+from sidecar.engines.export.weights import read_safetensors
+from sidecar.engines.onnx import PairScorer
+from tests.rerankers import tiny_checkpoints
+
+GROUPS = (
+    PairGroup("reads rows of a csv file", (*tiny_checkpoints.SENTENCES, "a much longer text " * 40, "short", "")),
+    PairGroup("die lange Straße", tiny_checkpoints.SENTENCES),
+)
+PLAN = Plan("tiny", "a test", Precision.FP32, max_tokens=0, threads=1, pace_seconds=0.0)
+MAX_TOKENS, QUERY_MAX_TOKENS = 128, 64
+# float32 sums in another order; scores spread by 0.15 to 0.3.
+FLOAT_TOLERANCE = 1e-5
+# One activation scale per token: a batch changes float32 sums, which now and then round an int8 value the other way.
+BATCH_TOLERANCE = 1e-4
+
+
+def exported(checkpoint: Path, target: Path, plan: Plan = PLAN) -> Outcome:
+    """An export without a progress bar."""
+    return export(checkpoint, target, plan, GROUPS, lambda what, done, of: None)
+
+
+def scores(folder: Path, budget: int = 1) -> list[float]:
+    """What the engine answers for the texts of the first group."""
+    group = GROUPS[0]
+    scorer = PairScorer(read_manifest(folder), threads=1, token_budget=budget)
+    return scorer.score(group.query, group.texts, MAX_TOKENS, QUERY_MAX_TOKENS).scores.tolist()
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT checkpoint; copy it before changing it."""
+    return tiny_checkpoints.make("bert", tmp_path_factory.mktemp("checkpoint") / "bert")
+
+
+@pytest.fixture(scope="module")
+def both(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Outcome]:
+    """That checkpoint in each precision."""
+    root = tmp_path_factory.mktemp("models")
+    return {precision: exported(bert, root / precision, replace(PLAN, precision=precision)) for precision in Precision}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    """The exported float32 model answers what the torch model answers, with no tensor left to chance."""
+    torch = pytest.importorskip("torch", reason="the extra torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="the extra torch is not installed")
+    checkpoint = tiny_checkpoints.make(family, tmp_path / family)
+    scorer = PairScorer(read_manifest(exported(checkpoint, tmp_path / "model").folder), threads=1)
+    group = GROUPS[0]
+    found = scorer.score(group.query, group.texts, MAX_TOKENS, QUERY_MAX_TOKENS).scores
+    model, facts = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint, output_loading_info=True)
+    assert not any(facts.values()), facts
+    expected = []
+    for encoding in scorer.tokenised(group.query, group.texts, MAX_TOKENS, QUERY_MAX_TOKENS):
+        types = {"token_type_ids": torch.tensor([encoding.type_ids])} if family in ("bert", "electra") else {}
+        with torch.inference_mode():
+            expected.append(float(model.eval()(input_ids=torch.tensor([encoding.ids]), **types).logits[0, 0]))
+    assert np.std(expected) > 0.05, "scores that hardly differ would prove nothing"
+    assert found.tolist() == pytest.approx(expected, abs=FLOAT_TOLERANCE)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_agrees_with_the_reference(family: str, tmp_path: Path) -> None:
+    """The graph and the NumPy formulas, which share no kernel, give the same scores, also without torch."""
+    outcome = exported(tiny_checkpoints.make(family, tmp_path / family), tmp_path / "model")
+    fidelity = outcome.fidelity[Precision.FP32]
+    assert fidelity.pairs == sum(len(group.texts) for group in GROUPS)
+    assert fidelity.spread > 0.05
+    assert fidelity.largest < FLOAT_TOLERANCE
+    assert fidelity.tau == 1.0
+
+
+def test_int8_is_near(both: dict[Precision, Outcome]) -> None:
+    """int8 moves scores by a fraction of their spread, and is really another computation."""
+    fidelity = both[Precision.INT8].fidelity[Precision.INT8]
+    assert 0 < fidelity.mean < 0.25 * fidelity.spread
+    assert 1.0 >= fidelity.tau > 0.5
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(Precision.INT8, BATCH_TOLERANCE), (Precision.FP32, 1e-5)])
+def test_a_batch_does_not_change_a_score(
+    both: dict[Precision, Outcome], precision: Precision, tolerance: float
+) -> None:
+    """Alone, in batches of some, or all together with padding: the same score within the stated tolerance."""
+    folder = both[precision].folder
+    alone = scores(folder)
+    for budget in (256, 4_096):
+        assert scores(folder, budget) == pytest.approx(alone, abs=tolerance)
+
+
+def test_the_manifest_says_what_was_made(both: dict[Precision, Outcome]) -> None:
+    """Precision, limits, batch and the measured figures are in model.json, and the engine reads them."""
+    outcome = both[Precision.INT8]
+    data = json.loads((outcome.folder / "model.json").read_bytes())
+    manifest = read_manifest(outcome.folder)
+    assert (manifest.precision, manifest.source, manifest.positions) == ("int8", "a test", tiny_checkpoints.POSITIONS)
+    assert manifest.truncation.max_tokens == tiny_checkpoints.POSITIONS, "less than 512, the model's own limit"
+    assert manifest.batch_tokens == outcome.batch_tokens
+    assert PairScorer(manifest).token_budget == outcome.batch_tokens
+    assert data["fidelity"]["pairs"] == 9
+    assert len(data["pairs_per_s"]) == len(BATCHES)
+    assert all(pace > 0 for pace in outcome.pairs_per_s.values())
+
+
+def test_the_revision_follows_precision_and_batch(both: dict[Precision, Outcome]) -> None:
+    """Whatever can change a score changes the revision, on which caches rely."""
+    manifests = [read_manifest(both[precision].folder) for precision in Precision]
+    revisions = {m.revision(m.truncation, budget) for m in manifests for budget in BATCHES}
+    assert len(revisions) == 4
+
+
+def test_auto_measures_both_and_keeps_one(bert: Path, tmp_path: Path) -> None:
+    """Without a stated precision both are compared, and exactly the better one is left."""
+    outcome = exported(bert, tmp_path / "model", replace(PLAN, precision=None))
+    assert set(outcome.fidelity) == set(Precision)
+    assert set(outcome.pairs_per_s) == {(precision, batch) for precision in Precision for batch in BATCHES}
+    assert read_manifest(tmp_path / "model").precision == outcome.precision
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_large_weights_stand_in_a_file_of_their_own(
+    bert: Path, both: dict[Precision, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above protobuf's limit the model has a data file, which is digest-checked and gives the same scores."""
+    monkeypatch.setattr(graphs, "INLINE_BYTES", 1_000)
+    folder = exported(bert, tmp_path / "model", replace(PLAN, precision=Precision.INT8)).folder
+    data = folder / graphs.DATA_FILE
+    assert data.stat().st_size > (folder / "model.onnx").stat().st_size
+    assert scores(folder) == scores(both[Precision.INT8].folder)
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"model\.onnx\.data is not the file that model\.json names"):
+        PairScorer(read_manifest(folder))
+
+
+def test_a_model_file_cut_in_half_is_named(both: dict[Precision, Outcome], tmp_path: Path) -> None:
+    """A damaged model never reaches ONNX Runtime."""
+    for file in both[Precision.FP32].folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model = tmp_path / "model.onnx"
+    model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+    with pytest.raises(ModelError, match=r"model\.onnx is not the file.*install the model again"):
+        PairScorer(read_manifest(tmp_path))
+
+
+def test_shards_are_read_like_one_file(bert: Path, both: dict[Precision, Outcome], tmp_path: Path) -> None:
+    """An index with several weight files gives the same model."""
+    folder = copied(bert, tmp_path / "sharded")
+    (folder / "model.safetensors").unlink()
+    every = sorted(tiny_checkpoints.arrays("bert").items())
+    parts = {"one.safetensors": dict(every[:9]), "two.safetensors": dict(every[9:])}
+    for name, arrays in parts.items():
+        tiny_checkpoints.write_safetensors(folder / name, arrays)
+    weight_map = {tensor: name for name, arrays in parts.items() for tensor in arrays}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+    assert scores(exported(folder, tmp_path / "model").folder) == scores(both[Precision.FP32].folder)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("F16", 0.02), ("BF16", 0.15)])
+def test_half_precision_checkpoints_are_read(
+    kind: str, tolerance: float, both: dict[Precision, Outcome], tmp_path: Path
+) -> None:
+    """float16 and bfloat16 weights come out as the float32 numbers that they stand for."""
+    outcome = exported(tiny_checkpoints.make("bert", tmp_path / "half", kind), tmp_path / "model")
+    assert outcome.fidelity[Precision.FP32].largest < FLOAT_TOLERANCE
+    assert scores(outcome.folder) == pytest.approx(scores(both[Precision.FP32].folder), abs=tolerance)
+
+
+def test_an_interrupted_export_leaves_nothing(bert: Path, tmp_path: Path) -> None:
+    """Ctrl-C at any step: no target and no half-written folder beside it."""
+    for step in ("writing", "reference", "comparing", "speed"):
+
+        def stop(what: str, done: int, of: int, step: str = step) -> None:
+            if step in what:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            export(bert, tmp_path / "models" / "tiny", PLAN, GROUPS, stop)
+        assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_nothing_is_overwritten(bert: Path, tmp_path: Path) -> None:
+    """An export never replaces a model that a sidecar may be running."""
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ModelError, match="exists: choose another name"):
+        exported(bert, tmp_path / "model")
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A copy of a flat folder."""
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def set_config(**changes: Any) -> Callable[[Path], None]:
+    """A change of config.json; None removes a key."""
+
+    def change(folder: Path) -> None:
+        data = json.loads((folder / "config.json").read_bytes()) | changes
+        kept = {key: value for key, value in data.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+
+    return change
+
+
+def set_weights(change: Callable[[tiny_checkpoints.Arrays], tiny_checkpoints.Arrays]) -> Callable[[Path], None]:
+    """Other weights under the same config."""
+    return lambda folder: tiny_checkpoints.write_safetensors(
+        folder / "model.safetensors", change(tiny_checkpoints.arrays("bert"))
+    )
+
+
+def without(name: str) -> Callable[[Path], None]:
+    """A checkpoint that lacks one tensor."""
+    return set_weights(lambda arrays: {key: value for key, value in arrays.items() if key != name})
+
+
+def pickled(folder: Path) -> None:
+    """Weights as torch pickles them."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def halved(name: str) -> Callable[[Path], None]:
+    """A download that broke off."""
+
+    def cut(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+
+    return cut
+
+
+def two_labels(arrays: tiny_checkpoints.Arrays) -> tiny_checkpoints.Arrays:
+    """A classifier."""
+    return arrays | {key: np.repeat(arrays[key], 2, axis=0) for key in ("classifier.weight", "classifier.bias")}
+
+
+def not_numbers(arrays: tiny_checkpoints.Arrays) -> tiny_checkpoints.Arrays:
+    """A training run that diverged."""
+    return arrays | {"classifier.bias": np.array([np.nan], np.float32)}
+
+
+BAD_CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "architecture": (
+        set_config(model_type="llama", architectures=["LlamaForX"]),
+        r"'llama' \(LlamaForX\).*sentence_tr",
+    ),
+    "no model type": (set_config(model_type=None), "not None"),
+    "pickle": (pickled, r"only as pytorch_model\.bin, a pickle"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has no model\.safetensors"),
+    "weights cut": (halved("model.safetensors"), r"model\.safetensors is not a whole safetensors file.*download"),
+    "empty weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b""),
+        "is not a whole safetensors file",
+    ),
+    "config cut": (halved("config.json"), r"config\.json cannot be read"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),
+    "no tokenizer": (
+        lambda folder: (folder / "tokenizer.json").unlink(),
+        r"tokenizer\.json is missing.*save_pretrained",
+    ),
+    "tokenizer cut": (halved("tokenizer.json"), r"tokenizer\.json cannot be loaded"),
+    "other tokenizer": (
+        lambda folder: tiny_checkpoints.write_unigram(folder / "tokenizer.json"),
+        r"tokenizer\.json has \d+ tokens and the model's table 30,522 rows: take the tokenizer",
+    ),
+    "two labels": (set_weights(two_labels), "has 2 labels"),
+    "no head": (without("classifier.weight"), "no scoring head"),
+    "a tensor missing": (
+        without("bert.encoder.layer.1.output.dense.bias"),
+        r"lacks 1 tensors.*layer\.1\.output\.dense",
+    ),
+    "relative positions": (set_config(position_embedding_type="relative_key"), "'relative_key' positions"),
+    "activation": (set_config(hidden_act="silu"), "activation 'silu'"),
+    "heads": (set_config(num_attention_heads=5), "5 heads do not divide 32"),
+    "layers": (set_config(num_hidden_layers="three"), "num_hidden_layers is 'three'"),
+    "more layers": (set_config(num_hidden_layers=4), r"lacks 16 tensors.*encoder\.layer\.3"),
+    "not numbers": (set_weights(not_numbers), "not numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
+def test_a_bad_checkpoint_is_named(case: str, bert: Path, tmp_path: Path) -> None:
+    """The message says what is wrong and what to do, and nothing is left behind."""
+    change, said = BAD_CHECKPOINTS[case]
+    folder = copied(bert, tmp_path / "checkpoint")
+    change(folder)
+    with pytest.raises(ModelError, match=said):
+        exported(folder, tmp_path / "models" / "tiny")
+    assert not (tmp_path / "models").exists() or list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("max_tokens", [127, 161])
+def test_max_tokens_stays_within_the_model(max_tokens: int, bert: Path, tmp_path: Path) -> None:
+    """Beyond its positions a model has learnt nothing; below 128 there is no room beside the query."""
+    with pytest.raises(ModelError, match=f"max_tokens is {max_tokens}; .* can read 128 to 160"):
+        exported(bert, tmp_path / "model", replace(PLAN, max_tokens=max_tokens))
+
+
+def test_whole_number_tensors_are_left_out(tmp_path: Path) -> None:
+    """Old checkpoints keep position ids among their weights."""
+    path = tmp_path / "some.safetensors"
+    kept = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tiny_checkpoints.write_safetensors(path, {"kept": kept, "ids": np.arange(4)})
+    tensors = read_safetensors(path)
+    assert list(tensors) == ["kept"]
+    np.testing.assert_array_equal(tensors["kept"].load(), kept)
+
+
+def test_kendall_tau_by_hand() -> None:
+    """One swap among three is (2 - 1) / 3; a tie on one side weighs sqrt; nothing to disagree about is 1."""
+    one, two = np.array([1, 2, 3], np.float32), np.array([1, 3, 2], np.float32)
+    assert kendall_tau(one, one) == 1
+    assert kendall_tau(one, -one) == -1
+    assert kendall_tau(one, two) == pytest.approx(1 / 3)
+    assert kendall_tau(one, np.array([1, 1, 2], np.float32)) == pytest.approx(2 / np.sqrt(3 * 2))
+    assert kendall_tau(one[:1], two[:1]) == 1
+    assert kendall_tau(one, np.zeros(3, np.float32)) == 0
+
+
+def test_fidelity_by_hand() -> None:
+    """Differences over all pairs, tau within each query."""
+    expected = [np.array([0, 1], np.float32), np.array([4, 2], np.float32)]
+    fidelity = compare(expected, [np.array([0, 1.5], np.float32), np.array([1, 2], np.float32)])
+    assert (fidelity.pairs, fidelity.largest, fidelity.mean, fidelity.tau) == (4, 3, 0.875, 0)
+
+
+def test_paces_take_the_best_round() -> None:
+    """Every run counts its own pairs, warmed up first."""
+    calls: list[str] = []
+
+    def run(name: str, pairs: int) -> Callable[[], int]:
+        def counted() -> int:
+            calls.append(name)
+            return pairs
+
+        return counted
+
+    found = paces({"a": run("a", 2), "b": run("b", 3)}, seconds=0)
+    assert calls == ["a", "b", "a", "b", "a", "b"], "interleaved, after one that does not count"
+    assert set(found) == {"a", "b"}
+    assert min(found.values()) > 0
