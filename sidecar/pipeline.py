@@ -140,7 +140,7 @@ class Pipeline:
     async def _outcome(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
         decision = plan.explanation.decision
         if decision.strategy is Strategy.NONE:
-            return _first_stage(request, _why_nothing(decision)), CacheStatus.MISS
+            return _first_stage(request, _why_nothing(decision, plan.documents)), CacheStatus.MISS
         if self.draining:
             draining = Degradation(DegradationReason.DRAINING, "the sidecar is shutting down")
             return _first_stage(request, draining), CacheStatus.MISS
@@ -207,10 +207,14 @@ class Pipeline:
             # Failures, partial work and kept scores do not teach: they say nothing about what the whole stage costs.
             elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
             self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())
+        degradation = prefix.degradation
+        if prefix.unscored and degradation is None:
+            left_out = f"{name} has no score for {len(prefix.unscored)} of {count} candidates"
+            degradation = Degradation(DegradationReason.INDEX_UNAVAILABLE, left_out)
         if nothing:
             # What was computed in vain still took its time and price.
             return replace(
-                _first_stage(request, prefix.degradation),
+                _first_stage(request, degradation),
                 usage=prefix.usage,
                 queue_ms=prefix.queue_ms,
                 score_ms=prefix.score_ms,
@@ -224,8 +228,8 @@ class Pipeline:
         return Outcome(
             ranked=_ranked(request, positions, fused, raw, ScoreSource.RERANKER, reranker.limits.promotion_cap),
             scored_k=len(positions),
-            completeness=Completeness.PARTIAL if prefix.degradation else Completeness.FULL,
-            degradations=(prefix.degradation,) if prefix.degradation else (),
+            completeness=Completeness.PARTIAL if degradation else Completeness.FULL,
+            degradations=(degradation,) if degradation else (),
             usage=prefix.usage,
             queue_ms=prefix.queue_ms,
             score_ms=prefix.score_ms,
@@ -252,14 +256,13 @@ class Pipeline:
         task.add_done_callback(self._observed.discard)
 
 
-def _why_nothing(decision: Decision) -> Degradation | None:
+def _why_nothing(decision: Decision, documents: Sequence[Document]) -> Degradation | None:
     """NONE is a degradation only where something better was wanted and could not be had."""
     if decision.reason is Reason.BUDGET_TOO_SMALL:
         return Degradation(
             DegradationReason.BUDGET_TOO_SMALL, "no arm that is expected to help fits the time or the price"
         )
-    unscorable = any(arm.verdict is Verdict.CANNOT_SCORE for arm in decision.considered)
-    if decision.reason is Reason.NO_GAIN and unscorable:
+    if decision.reason is Reason.NO_GAIN and any(not document.text for document in documents):
         return Degradation(
             DegradationReason.INDEX_UNAVAILABLE, "documents have no text, and no index that is ready holds them all"
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 MIB = 1024 * 1024
 DEFAULT_ENGINE = "onnx"
+_TAGGED = ("strategy", "engine")
 
 
 class Section(BaseModel):
@@ -155,16 +156,15 @@ RerankerSettings: TypeAlias = Annotated[
     | Annotated[CascadeSettings, Tag("cascade")],
     Discriminator(_tag),
 ]
-KINDS: tuple[type[_Reranker], ...] = (
-    OnnxCrossEncoder,
-    TorchCrossEncoder,
-    HttpCrossEncoder,
-    OnnxLateInteraction,
-    TorchLateInteraction,
-    IndexedLateInteraction,
-    LlmSettings,
-    CascadeSettings,
-)
+KINDS: tuple[type[_Reranker], ...] = tuple(get_args(tagged)[0] for tagged in get_args(get_args(RerankerSettings)[0]))
+
+
+def kind_tag(kind: type[Section]) -> str | None:
+    """The tag of one of `KINDS`: its strategy, and its engine where it has one."""
+    literals = {name: get_args(kind.model_fields[name].annotation)[0] for name in _TAGGED if name in kind.model_fields}
+    return _tag(literals)
+
+
 CHOICES = (
     "cross_encoder (engine onnx, sentence_transformers or http), late_interaction (engine onnx, sentence_transformers "
     "or ragatouille), llm, cascade"

@@ -125,7 +125,7 @@ async def score_prefix(
         degradation=degradation,
         usage=Usage(
             pairs=len(scores) - len(unscored),
-            cached_pairs=min(len(scores), sum(part.cached for part in parts)),
+            cached_pairs=min(len(scores) - len(unscored), sum(part.cached for part in parts)),
             tokens=sum(part.tokens for part in parts),
             micro_usd=round(sum(part.micro_usd for part in parts) + wasted_micro_usd),
         ),
@@ -227,9 +227,9 @@ async def _score_chunk(
             )
             # Time in the queue is not the model's: it is predicted separately.
             taken_ms = max(0.0, (clock() - now) * 1e3 - scored.queue_ms)
-            if scored.shortfall:
+            if scored.shortfall and scored.shortfall_error is None:
                 estimator.observe_timeout(tokens, taken_ms, clock())
-            elif tokens and scored.compute_ms:  # kept scores say nothing about the model
+            elif tokens and scored.compute_ms and not scored.shortfall:  # failures and kept scores say nothing
                 estimator.observe(tokens, taken_ms, clock())
             return scored
         span.set_attribute("millirank.degradation", failure.degradation.reason)

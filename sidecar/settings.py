@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from router.profile import SIGNALS_ARM
-from sidecar.reranker_settings import CHOICES, KINDS, MIB, RerankerSettings, Section, default_rerankers
+from sidecar.reranker_settings import (
+    CHOICES,
+    DEFAULT_ENGINE,
+    KINDS,
+    MIB,
+    RerankerSettings,
+    Section,
+    default_rerankers,
+    kind_tag,
+)
 
 ENV_PREFIX = "MILLIRANK_"
 # Read by other parts, not settings: where caches go, and which file holds the settings.
@@ -110,13 +119,15 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
 
     Raises SettingsError naming the file or variable, the setting and the fix.
     """
+    wanted: dict[str, Any] = {} if path is None else _read_toml(path)
     values: dict[str, Any] = Settings().model_dump(mode="json", exclude_none=True)
-    if path is not None:
-        _merge(values, _read_toml(path))
     for name in sorted(environment):
         if name.startswith(ENV_PREFIX) and name not in ENV_NOT_SETTINGS:
             keys = [key.lower() for key in name.removeprefix(ENV_PREFIX).split("__")]
-            _merge(values, _nested(_match_names(keys, values), _decode(environment[name])))
+            rerankers = {**_table(values, "rerankers"), **_table(wanted, "rerankers")}
+            _merge(wanted, _nested(_match_names(keys, rerankers), _decode(environment[name])))
+    _forget_other_kinds(values["rerankers"], _table(wanted, "rerankers"))
+    _merge(values, wanted)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -151,12 +162,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Later values win; tables are merged key by key."""
+    """Later values win; tables are merged key by key. A table does not hide a value that should have been one."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
+        if not isinstance(value, Mapping) or key not in into:
             into[key] = value
+        elif isinstance(into[key], dict):
+            _merge(into[key], value)
 
 
 def _nested(keys: list[str], value: object) -> dict[str, Any]:
@@ -166,13 +177,29 @@ def _nested(keys: list[str], value: object) -> dict[str, Any]:
     return dict(result)
 
 
-def _match_names(keys: list[str], values: Mapping[str, Any]) -> list[str]:
+def _match_names(keys: list[str], rerankers: Mapping[str, Any]) -> list[str]:
     """Environment names can't hold '-': ``RERANKERS__TINY_CROSS_ENCODER`` means ``tiny-cross-encoder``."""
-    if len(keys) > 1 and keys[0] == "rerankers" and isinstance(values["rerankers"], Mapping):
-        for name in values["rerankers"]:
+    if len(keys) > 1 and keys[0] == "rerankers":
+        for name in rerankers:
             if name.replace("-", "_").lower() == keys[1]:
                 return [keys[0], name, *keys[2:]]
     return keys
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """One table of the configuration, empty where it is none: what is wrong with it is said later."""
+    table = values.get(name)
+    return table if isinstance(table, Mapping) else {}
+
+
+def _forget_other_kinds(defaults: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    """A built-in reranker that is given another strategy or engine shares only its name with what it was."""
+    for name, table in wanted.items():
+        known = defaults.get(name, {})
+        if isinstance(table, Mapping) and any(
+            key in table and table[key] != known.get(key, DEFAULT_ENGINE) for key in ("strategy", "engine")
+        ):
+            defaults[name] = {"strategy": known["strategy"]} if name in defaults else {}
 
 
 def _decode(text: str) -> object:
@@ -192,10 +219,10 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             del parts[2]
         name = ".".join(parts)
         if item["type"] == "extra_forbidden":
-            generic = ".".join(["rerankers", "NAME", *parts[2:]]) if parts[0] == "rerankers" else name
-            near = difflib.get_close_matches(generic, known_keys(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; see `millirank serve --print-config` for all settings"
-            lines.append(f"unknown setting {name}{hint}")
+            lines.append(f"unknown setting {name}{_hint(item['loc'], name)}")
+        elif item["type"] == "missing":
+            # Without what was given in its place: that is the whole table, and may hold a key.
+            lines.append(f"{name}: is missing; add it")
         elif item["type"] == "union_tag_not_found":
             lines.append(f"{name}: says no strategy; add one: {CHOICES}")
         elif item["type"] == "union_tag_invalid":
@@ -204,6 +231,17 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             lines.append(f"{name}: {item['msg']} (it is {item['input']!r})")
     source = f"in {path} or a {ENV_PREFIX}* variable" if path else f"in a {ENV_PREFIX}* variable"
     return f"configuration ({source}): " + "; ".join(lines)
+
+
+def _hint(where: Sequence[int | str], name: str) -> str:
+    """What may have been meant by a setting that is not there."""
+    if where[0] == "rerankers" and len(where) > 3:
+        # Another engine's settings are no settings of this one.
+        fields = [field for kind in KINDS if kind_tag(kind) == where[2] for field in kind.model_fields]
+        near = difflib.get_close_matches(str(where[3]), fields, n=1)
+        return f"; did you mean {where[0]}.{where[1]}.{near[0]}?" if near else f"; {where[2]} has {', '.join(fields)}"
+    near = difflib.get_close_matches(name, known_keys(), n=1)
+    return f"; did you mean {near[0]}?" if near else "; see `millirank serve --print-config` for all settings"
 
 
 def to_toml(settings: Settings) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
@@ -39,7 +39,6 @@ MAX_NAME_CHARACTERS = 128
 # The longest google.protobuf.Duration, 10,000 years: more is damage, and could not be encoded in an answer.
 _MAX_DURATION_S = 315_576_000_000
 
-_ReadCandidates: TypeAlias = Callable[[pb.RerankRequest, Limits], tuple[Candidate, ...]]
 _M = TypeVar("_M", pb.RerankRequest, pb.ExplainRouteRequest)
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -94,14 +93,12 @@ def parse_rerank(data: bytes, limits: Limits) -> Request:
 
     With strategy NONE, nobody is going to read texts and signals, and neither does this: they are most of the work.
     """
-    message = _decode(pb.RerankRequest(), data)
-    unread = message.routing.strategy == dpb.STRATEGY_NONE and not message.routing.reranker
-    return _request(message, limits, _unread_candidates if unread else _candidates)
+    return _request(_decode(pb.RerankRequest(), data), limits)
 
 
 def parse_explain(data: bytes, limits: Limits) -> Request:
-    """Like `parse_rerank`, for an ExplainRouteRequest; its answer describes the texts, so that they are always read."""
-    return _request(_decode(pb.ExplainRouteRequest(), data).request, limits, _candidates)
+    """Like `parse_rerank`, for an ExplainRouteRequest."""
+    return _request(_decode(pb.ExplainRouteRequest(), data).request, limits)
 
 
 def _decode(message: _M, data: bytes) -> _M:
@@ -116,7 +113,7 @@ def _decode(message: _M, data: bytes) -> _M:
     return message
 
 
-def _request(message: pb.RerankRequest, limits: Limits, candidates: _ReadCandidates) -> Request:
+def _request(message: pb.RerankRequest, limits: Limits) -> Request:
     for name in ("request_id", "corpus", "tenant"):
         _bounded(name, getattr(message, name), MAX_NAME_CHARACTERS)
     query = message.query
@@ -135,11 +132,12 @@ def _request(message: pb.RerankRequest, limits: Limits, candidates: _ReadCandida
     if message.cache_control not in _CACHE_CONTROLS:
         raise InvalidFieldError("cache_control", f"{message.cache_control} is not a known CacheControl")
     budget_ms, max_micro_usd, overrun = _budget(message)
+    unread = message.routing.strategy == dpb.STRATEGY_NONE and not message.routing.reranker
     return Request(
         request_id=message.request_id or new_id(),
         corpus=message.corpus,
         query=query,
-        candidates=candidates(message, limits),
+        candidates=_unread_candidates(message, limits) if unread else _candidates(message, limits),
         top_n=message.top_n,
         budget_ms=budget_ms,
         max_micro_usd=max_micro_usd,

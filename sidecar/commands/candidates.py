@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--documents",
         default="-",
         metavar="FILE",
-        help="candidates, best first, as JSON lines {'text': ..., 'id': ..., 'signals': {'bm25': ...}}; '-' is "
+        help="candidates, best first, as JSON lines {'text': ..., 'id': ..., 'signals': {'bm25': ...}, "
+        "'indexed_ref': {'collection': ..., 'id': ...}}; with an indexed_ref the text may be left out; '-' is "
         "standard input (default)",
     )
     parser.add_argument("--budget-ms", type=float, default=100.0, help="default: %(default)s")
@@ -89,15 +90,36 @@ def _document(line: str, number: int) -> Document:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is not JSON: {error}") from None
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("text"), str):
-        raise InputError(f'{where}: write an object with a \'text\', such as {{"id": "7", "text": "..."}}')
-    unknown = set(entry) - {"id", "text", "signals"}
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("text", "" if "indexed_ref" in entry else None), str):
+        raise InputError(
+            f'{where}: write an object with a \'text\' or an \'indexed_ref\', such as {{"id": "7", "text": "..."}}'
+        )
+    unknown = set(entry) - {"id", "text", "signals", "indexed_ref"}
     if unknown:
-        raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}; known are id, text and signals")
+        raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}; known are id, text, signals and indexed_ref")
     signals = entry.get("signals", {})
     if not isinstance(signals, Mapping) or not all(isinstance(value, int | float) for value in signals.values()):
         raise InputError(f"{where}: 'signals' must be an object of numbers, such as {{\"bm25\": 12.3}}")
-    return Document(text=entry["text"], id=str(entry.get("id", number)), signals=dict(signals))
+    return Document(
+        text=entry.get("text", ""),
+        id=str(entry.get("id", number)),
+        signals=dict(signals),
+        indexed_ref=_indexed_ref(entry["indexed_ref"], where) if "indexed_ref" in entry else None,
+    )
+
+
+def _indexed_ref(value: object, where: str) -> tuple[str, str]:
+    """(collection, id); as where an index is built, a whole number is an id too. Raises InputError."""
+    entry = value if isinstance(value, Mapping) else {}
+    collection, identifier = entry.get("collection"), entry.get("id")
+    if isinstance(identifier, int) and not isinstance(identifier, bool):
+        identifier = str(identifier)
+    named = isinstance(collection, str) and collection and isinstance(identifier, str) and identifier
+    if not named or set(entry) != {"collection", "id"}:
+        raise InputError(
+            f'{where}: \'indexed_ref\' must name collection and id, such as {{"collection": "docs", "id": "7"}}'
+        )
+    return str(collection), str(identifier)
 
 
 @contextlib.asynccontextmanager

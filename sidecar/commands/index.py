@@ -153,7 +153,8 @@ class _Bar:
     """Progress on stderr, one line for each stage; nothing but these lines where stderr is no terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        # By object: while the libraries are kept quiet, the name sys.stderr means nothing.
+        self._console = Console(file=sys.stderr)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

@@ -22,17 +22,18 @@ EXTRA = "millirank-server[ragatouille]"
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what the libraries print on stdout, and their warnings, from whoever reads ours."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    """Keeps what the libraries print, their progress bars and their warnings from whoever reads ours."""
+    nobody = io.StringIO()
+    with contextlib.redirect_stdout(nobody), contextlib.redirect_stderr(nobody), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def silence_libraries() -> None:
-    """No progress bars and no advice on stderr. To be called before they are imported: they read this once."""
-    os.environ["TQDM_DISABLE"] = "1"
+    """No advice on stderr. To be called before they are imported: they read this once."""
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    warnings.filterwarnings("ignore", category=FutureWarning, module="colbert")  # it uses torch's older names
 
 
 def require() -> None:

@@ -192,3 +192,22 @@ async def test_failed_call_that_was_charged_is_counted() -> None:
     assert order_of(answer) == FIRST_STAGE
     assert answer.outcome.usage.micro_usd == 12
     assert answer.outcome.usage.pairs == 0
+
+
+@pytest.mark.parametrize("unscored", [(1,), (0, 1, 2, 3, 4)])
+async def test_what_a_model_leaves_out_is_said(unscored: tuple[int, ...]) -> None:
+    """Invariant 5: an answer with fewer scores than planned carries a reason, and is not kept (invariant 9)."""
+    reranker = answering(scored(*unscored), scored())
+    parts = rig(reranker)
+    answer = await answered(parts, asked())
+    (degradation,) = answer.outcome.degradations
+    assert degradation.reason is DegradationReason.INDEX_UNAVAILABLE
+    assert f"no score for {len(unscored)} of 5 candidates" in degradation.detail
+    assert answer.outcome.completeness is not Completeness.FULL
+    assert (await answered(parts, asked())).outcome.completeness is Completeness.FULL
+
+
+async def test_cached_pairs_are_pairs() -> None:
+    """A candidate that the model left out is no pair, whatever the model says of what it had kept."""
+    answer = await answered(rig(answering(scored(0, 1, 2, cached=5))), asked())
+    assert answer.outcome.usage.cached_pairs == answer.outcome.usage.pairs == 2

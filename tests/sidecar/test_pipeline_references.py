@@ -141,12 +141,14 @@ class Unloaded(ScriptedReranker):
 
 @pytest.mark.parametrize("texts", [(), ("red", "blue", "white")])
 async def test_arm_that_is_off_is_not_asked(texts: tuple[str, ...]) -> None:
-    """What it could do with these documents does not matter: its own reason counts, and nothing is missing."""
+    """What it could do with these documents does not matter: its own reason counts. Something is missing only where
+    the documents have no text: then nothing but an index could have scored them."""
     answer = await answered(rig(Unloaded()), asked(*texts))
     assert [(arm.verdict, arm.detail) for arm in answer.explanation.decision.considered if arm.reranker] == [
         (Verdict.OFF, "model.json is missing")
     ]
-    assert answer.outcome.degradations == ()
+    reasons = [degradation.reason for degradation in answer.outcome.degradations]
+    assert reasons == ([] if texts else [DegradationReason.INDEX_UNAVAILABLE])
 
 
 async def test_references_tell_kept_answers_apart() -> None:
@@ -168,3 +170,12 @@ async def test_forced_text_reranker_is_a_failed_precondition_over_the_wire() -> 
         failure = await failure_of(stub.Rerank(sent))
     assert (failure.code, failure.info.reason) == ("FAILED_PRECONDITION", "RERANKER_OFF")
     assert REFUSAL in failure.message
+
+
+async def test_texts_that_nothing_helps_miss_no_index() -> None:
+    """An index that does not hold these documents is no loss for documents that have texts."""
+    indexed = ScriptedReranker("indexed", Strategy.LATE_INTERACTION, limits=Limits(64, reads_text=False))
+    indexed.work = lambda *_: Work((), refusal="no document has an indexed_ref")  # type: ignore[method-assign]
+    parts = rig(ScriptedReranker(), indexed, profiles=[profile(scripted=arm_data(gain=-0.1))])
+    answer = await answered(parts, asked("red", "blue"))
+    assert answer.outcome.degradations == ()

@@ -92,7 +92,7 @@ def test_variables_of_other_parts_are_no_settings() -> None:
         ("[budget]\ndefualt_ms = 5\n", "budget.defualt_ms", "budget.default_ms"),
         ("mod = 'on'\n", "unknown setting mod", "mode"),
         ("[listen]\nunix_socket = '/x'\n", "listen.unix_socket", "listen.unix"),
-        ("[rerankers.llm]\nbase_ulr = 'x'\n", "rerankers.llm.base_ulr", "rerankers.NAME.base_url"),
+        ("[rerankers.llm]\nbase_ulr = 'x'\n", "rerankers.llm.base_ulr", "rerankers.llm.base_url"),
     ],
 )
 def test_unknown_setting_in_file(tmp_path: Path, text: str, unknown: str, suggestion: str) -> None:

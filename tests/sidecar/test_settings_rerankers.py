@@ -84,7 +84,7 @@ def test_every_kind_has_its_table_here() -> None:
 def test_misspelt_key_of_a_table(table: str, _kind: type, misspelt: str, meant: str, tmp_path: Path) -> None:
     """Whatever the engine: the reranker, the key and the nearest known one."""
     message = refused(in_file(tmp_path, f"[rerankers.mine]\n{table}\n{misspelt} = 1\n"))
-    assert f"unknown setting rerankers.mine.{misspelt}; did you mean rerankers.NAME.{meant}?" in message
+    assert f"unknown setting rerankers.mine.{misspelt}; did you mean rerankers.mine.{meant}?" in message
 
 
 @pytest.mark.parametrize(
@@ -183,3 +183,24 @@ def test_environment_changes_a_reranker_of_the_file(tmp_path: Path) -> None:
     )
     pool = load(path, {"MILLIRANK_RERANKERS__MY_POOL__URL": "http://q/rerank"}).rerankers["my-pool"]
     assert pool == HttpCrossEncoder(engine="http", url="http://q/rerank", api="jina")
+
+
+def test_key_of_another_engine(tmp_path: Path) -> None:
+    """A key that only another engine has is refused with the keys that this one has."""
+    message = refused(in_file(tmp_path, "[rerankers.mine]\nstrategy = 'cross_encoder'\nmodel = 'm'\ncollections = 3\n"))
+    assert "unknown setting rerankers.mine.collections; cross_encoder/onnx has " in message
+
+
+@pytest.mark.parametrize("engine", ["http", "vllm"])
+def test_secrets_are_not_repeated(engine: str, tmp_path: Path) -> None:
+    """A key that was put where its variable's name belongs does not end up on the terminal."""
+    table = f"strategy = 'cross_encoder'\nengine = '{engine}'\napi_key = 'sk-secret'\n"
+    message = refused(in_file(tmp_path, f"[rerankers.mine]\n{table}"))
+    assert "sk-secret" not in message
+
+
+def test_another_engine_for_a_built_in_name(tmp_path: Path) -> None:
+    """Only the name stays: no default of the engine that it had before is left in the way."""
+    table = "[rerankers.minilm-l6]\nengine = 'sentence_transformers'\nmodel = 'x/y'\nvector_bytes = 9\n"
+    own = load(in_file(tmp_path, table), {}).rerankers["minilm-l6"]
+    assert own == TorchLateInteraction(engine="sentence_transformers", model="x/y", vector_bytes=9)
