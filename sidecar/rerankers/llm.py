@@ -18,7 +18,6 @@ from router.arms import Availability, State, Strategy, Work
 from sidecar.rerankers import prompts
 from sidecar.rerankers.base import (
     BadOutputError,
-    CircuitOpenError,
     Document,
     Identity,
     Limits,
@@ -27,11 +26,9 @@ from sidecar.rerankers.base import (
     Scored,
     ScoreRequest,
 )
-from sidecar.rerankers.breaker import Breaker, Permit
+from sidecar.rerankers.guard import Guard
 from sidecar.rerankers.llm_chat import Chat, misconfigured
 from sidecar.rerankers.llm_cost import Prices, estimated_work
-
-_USUAL_WEIGHT = 0.1  # of the newest call in the moving mean: about the last ten count
 
 
 class LlmReranker:
@@ -86,8 +83,6 @@ class LlmReranker:
         self._prompting = prompting
         self._prices = Prices(prompt_price_micro_usd_per_1k, completion_price_micro_usd_per_1k)
         self._max_document_tokens = max_document_tokens
-        self._timeout_s = timeout_s
-        self._clock = clock
         self._identity = Identity(name, Strategy.LLM, _revision(base_url, model, max_document_tokens, prompting))
         listwise = prompting == "listwise"
         self._limits = Limits(
@@ -96,8 +91,7 @@ class LlmReranker:
             side_by_side=not listwise,
             promotion_cap=promotion_cap,
         )
-        self._breaker = Breaker()
-        self._usual_s = 0.0  # moving mean of calls that succeeded
+        self._guard = Guard(name, timeout_s, clock)
         self._chat: Chat | None = None
         self._loading: asyncio.Task[None] | None = None
         self._off = misconfigured(name, base_url, model)
@@ -122,7 +116,7 @@ class LlmReranker:
             return Availability(State.OFF, self._off)
         if self._chat is None:
             return Availability(State.WARMING, "importing the openai library")
-        blocked = self._breaker.blocked(self._clock())
+        blocked = self._guard.blocked()
         return Availability(State.CIRCUIT_OPEN, blocked) if blocked else Availability(State.READY)
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
@@ -170,29 +164,12 @@ class LlmReranker:
             raise NotReadyError(self.availability().detail)
         if not request.documents:
             return Scored(scores=(), tokens=0)
-        limit_s = min(timeout_s, self._timeout_s)
-        if limit_s <= 0:
-            raise TimeoutError(f"{self._identity.name}: no time left to call the backend")
-        started = self._clock()
-        permit = self._breaker.admit(started)
-        if permit is None:
-            raise CircuitOpenError(self._breaker.blocked(started))
-        try:
-            answers = await self._answers(self._chat, request, limit_s)
-        except RerankerError:
-            self._breaker.failed(permit, self._clock())
-            raise
-        except BaseException:  # cancelled, which says nothing about the backend
-            self._breaker.withdrawn(permit)
-            raise
-        if not any(answers):
-            self._timed_out(permit, limit_s)
-            raise TimeoutError(f"{self._identity.name}: no answer within {1000 * limit_s:.0f} ms")
-        elapsed_s = self._clock() - started
-        self._breaker.succeeded(permit)
-        if all(answers):
-            self._usual_s += (elapsed_s - self._usual_s) * (_USUAL_WEIGHT if self._usual_s else 1.0)
-        return self._scored(answers, elapsed_s, limit_s)
+        async with self._guard.call(timeout_s) as call:
+            answers = await self._answers(self._chat, request, call.limit_s)
+            if not any(answers):
+                raise TimeoutError
+            call.typical = all(answers)
+        return self._scored(answers, call.elapsed_s, call.limit_s)
 
     async def close(self) -> None:
         """Close connections; calls under way fail with BackendError. OFF from then on. Idempotent."""
@@ -268,16 +245,6 @@ class LlmReranker:
                 else ""
             ),
         )
-
-    def _timed_out(self, permit: Permit, waited_s: float) -> None:
-        """Count a timeout as a failure, unless the caller granted less than the backend usually takes.
-
-        Otherwise one caller with a tiny budget would open the circuit for everybody.
-        """
-        if waited_s >= self._usual_s:
-            self._breaker.failed(permit, self._clock())
-        else:
-            self._breaker.withdrawn(permit)
 
 
 def _revision(base_url: str, model: str, max_document_tokens: int, prompting: prompts.Prompting) -> str:

@@ -16,7 +16,6 @@ from router.arms import Availability, State, Strategy, Work
 from sidecar.engines.batching import estimated_tokens
 from sidecar.rerankers.base import (
     BadOutputError,
-    CircuitOpenError,
     Document,
     Identity,
     Limits,
@@ -25,11 +24,10 @@ from sidecar.rerankers.base import (
     Scored,
     ScoreRequest,
 )
-from sidecar.rerankers.breaker import Breaker, Permit
+from sidecar.rerankers.guard import Guard
 from sidecar.rerankers.remote_endpoint import Endpoint, misconfigured
 from sidecar.rerankers.remote_shapes import APIS, Api, read_scores, request_body
 
-_USUAL_WEIGHT = 0.1  # of the newest call in the moving mean: about the last ten count
 _NO_CUT = 1 << 20  # tokens: where the pool cuts texts is not known here
 # The warm-up: (documents, words of each). The first call opens the connection, and counts for nothing.
 _WARM_UP = ((1, 8), (1, 32), (4, 32), (12, 64), (24, 64))
@@ -74,13 +72,11 @@ class HttpReranker:
         self._model = model
         self._micro_usd_per_document = micro_usd_per_1k_documents / 1000
         self._timeout_s = timeout_s
-        self._clock = clock
         # The endpoint counts too: the same model name, or none, means other weights elsewhere.
         revision = blake2b("\0".join((url, api, model)).encode(), digest_size=16).hexdigest()
         self._identity = Identity(name, Strategy.CROSS_ENCODER, revision)
         self._limits = Limits(max_chunk_documents=max_documents, whole_list=True)
-        self._breaker = Breaker()
-        self._usual_s = 0.0  # moving mean of calls that succeeded
+        self._guard = Guard(name, timeout_s, clock)
         self._samples: tuple[tuple[int, float], ...] = ()
         self._endpoint: Endpoint | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -106,7 +102,7 @@ class HttpReranker:
             return Availability(State.OFF, self._off)
         if not self._loaded:
             return Availability(State.WARMING, "getting to know the endpoint")
-        blocked = self._breaker.blocked(self._clock())
+        blocked = self._guard.blocked()
         return Availability(State.CIRCUIT_OPEN, blocked) if blocked else Availability(State.READY)
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
@@ -153,21 +149,12 @@ class HttpReranker:
             raise NotReadyError(self.availability().detail)
         if not request.documents:
             return Scored(scores=(), tokens=0)
-        limit_s = min(timeout_s, self._timeout_s)
-        if limit_s <= 0:
-            raise TimeoutError(f"{self._identity.name}: no time left to call the endpoint")
-        started = self._clock()
-        permit = self._breaker.admit(started)
-        if permit is None:
-            raise CircuitOpenError(self._breaker.blocked(started))
-        scores = await self._ask(self._endpoint, request, limit_s, permit)
-        elapsed_s = self._clock() - started
-        self._breaker.succeeded(permit)
-        self._usual_s += (elapsed_s - self._usual_s) * (_USUAL_WEIGHT if self._usual_s else 1.0)
+        async with self._guard.call(timeout_s) as call:
+            scores = await self._ask(self._endpoint, request, call.limit_s)
         return Scored(
             scores=scores,
             tokens=self.work(request.query, request.instruction, request.documents).tokens_at(len(scores)),
-            compute_ms=1000 * elapsed_s,
+            compute_ms=1000 * call.elapsed_s,
             micro_usd=self._micro_usd_per_document * len(scores),
         )
 
@@ -181,39 +168,19 @@ class HttpReranker:
         if endpoint is not None:
             await endpoint.close()
 
-    async def _ask(
-        self, endpoint: Endpoint, request: ScoreRequest, limit_s: float, permit: Permit
-    ) -> tuple[float, ...]:
-        """One call, whose failure the breaker is told."""
+    async def _ask(self, endpoint: Endpoint, request: ScoreRequest, limit_s: float) -> tuple[float, ...]:
+        """One call. Raises TimeoutError, BackendError or BadOutputError."""
+        texts = [document.text for document in request.documents]
         try:
             async with asyncio.timeout(limit_s):
-                texts = [document.text for document in request.documents]
                 answer = await endpoint.post(request_body(self._api, self._model, request.query, texts))
                 scores = read_scores(self._api, answer, len(texts))
             if isinstance(scores, str):
                 raise BadOutputError(scores)
-        except TimeoutError:
-            self._timed_out(permit, limit_s)
-            raise TimeoutError(f"{self._identity.name}: no answer within {1000 * limit_s:.0f} ms") from None
-        except RerankerError as error:
-            if isinstance(error, BadOutputError):
-                error.micro_usd = self._micro_usd_per_document * len(request.documents)
-            self._breaker.failed(permit, self._clock())
-            raise
-        except BaseException:  # cancelled, which says nothing about the endpoint
-            self._breaker.withdrawn(permit)
+        except BadOutputError as error:
+            error.micro_usd = self._micro_usd_per_document * len(texts)
             raise
         return scores
-
-    def _timed_out(self, permit: Permit, waited_s: float) -> None:
-        """Count a timeout as a failure, unless the caller granted less than the endpoint usually takes.
-
-        Otherwise one caller with a tiny budget would open the circuit for everybody.
-        """
-        if waited_s >= self._usual_s:
-            self._breaker.failed(permit, self._clock())
-        else:
-            self._breaker.withdrawn(permit)
 
     async def _load(self) -> None:
         try:
