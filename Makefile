@@ -80,7 +80,7 @@ $(VENV)/dev: $(MANIFESTS) | $(VENV)/bin/python compiler
 
 $(VENV)/embedded: $(MANIFESTS) | $(VENV)/bin/python compiler
 	@echo "setting up $(VENV) with torch (several minutes, once)"
-	@$(PIP) install --quiet $(LOCAL) -e '.[dev,embedded]'
+	@$(PIP) install --quiet --constraint tests/ragatouille-constraints.txt $(LOCAL) -e '.[dev,embedded,ragatouille,llm-e2e]'
 	@touch $@ $(VENV)/dev $(VENV)/demo
 
 clean: ## remove everything that was built or installed here

@@ -11,7 +11,7 @@ from sidecar.engines.batching import kept_tokens
 from sidecar.engines.kept_vectors import KeptVectors
 from sidecar.engines.late_interaction import LateInteractionScorer
 from sidecar.engines.manifest import Kind, ModelError, Truncation
-from sidecar.engines.specs import OnnxSpec, TorchSpec
+from sidecar.engines.specs import IndexSpec, OnnxSpec, TorchSpec
 from sidecar.worker_messages import (
     Encode,
     EncodeResult,
@@ -151,6 +151,10 @@ def _loaded(message: Load) -> Model:
             from sidecar.engines import sentence_transformers
 
             return sentence_transformers.load(message.spec, message.threads, message.vector_bytes)
+        case IndexSpec() as spec:
+            from sidecar.engines import plaid
+
+            return plaid.load(spec, message.threads)
         case _:
             raise ModelError(f"no engine runs a {type(message.spec).__name__}")
 

@@ -29,7 +29,6 @@ from sidecar.indexing.manifest import (
 
 # What is encoded before it is written: 8,192 documents of 180 tokens are 760 MB of vectors.
 BLOCK_DOCUMENTS = 8_192
-_NAME = "index"
 
 
 class Report(Protocol):
@@ -72,7 +71,9 @@ def create(
     _prepare(report)
     with _beside(target) as workshop:
         report.stage("loading the checkpoint")
-        built, max_tokens = _build(workshop, checkpoint, documents, max_tokens, report)
+        # RAGatouille finds an index again only in a folder of the name that it was built under.
+        name = target.resolve().name
+        built, max_tokens = _build(workshop, name, checkpoint, documents, max_tokens, report)
         report.stage("writing")
         manifest = IndexManifest(
             collection=collection,
@@ -159,7 +160,12 @@ def _checked(target: Path, report: Report) -> tuple[IndexManifest, Checkpoint]:
 
 
 def _build(
-    workshop: Path, checkpoint: Checkpoint, documents: Sequence[TextDocument], max_tokens: int, report: Report
+    workshop: Path,
+    name: str,
+    checkpoint: Checkpoint,
+    documents: Sequence[TextDocument],
+    max_tokens: int,
+    report: Report,
 ) -> tuple[Path, int]:
     """The folder of a new PLAID index, and where its documents were cut."""
     with colbert_library.quiet():
@@ -177,7 +183,7 @@ def _build(
             rag.index(
                 collection=[document.text for document in documents],
                 document_ids=[document.id for document in documents],
-                index_name=_NAME,
+                index_name=name,
                 max_document_length=max_tokens,
                 split_documents=False,
                 # Otherwise its second attempt, with another k-means, begins with a pause of 20 s.
@@ -190,7 +196,7 @@ def _build(
             ) from error
         finally:
             collection_indexer.CollectionEncoder = original
-    return workshop / "colbert" / "indexes" / _NAME, max_tokens
+    return workshop / "colbert" / "indexes" / name, max_tokens
 
 
 def _sampled(documents: int) -> int:
@@ -212,7 +218,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 def _copy(target: Path, workshop: Path) -> Path:
     """A copy that shares the files with the original, since they are only ever replaced."""
-    return Path(shutil.copytree(target, workshop / _NAME, copy_function=_link))
+    return Path(shutil.copytree(target, workshop / "changed", copy_function=_link))
 
 
 def _link(source: str, target: str) -> None:

@@ -7,6 +7,7 @@ says reaches an error message, since it may repeat queries or documents.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -38,6 +39,8 @@ class Chat:
         """Raises ImportError where the SDK is not installed, and whatever the SDK says of a URL it refuses."""
         import openai
 
+        # openai 2 writes whole requests into its debug log, and its import reads OPENAI_LOG: no text goes there.
+        logging.getLogger("openai").setLevel(logging.WARNING)
         self._model = model
         self._client: AsyncOpenAI = openai.AsyncOpenAI(
             base_url=base_url,

@@ -30,6 +30,11 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("documents[0].signals['bm25']", {"signals": lambda document: {"bm25": math.nan}}),
     ("documents[0].signals['bm25']", {"signals": lambda document: {"bm25": None}}),
     ("documents[0].signals['bm25']", {"signals": lambda document: {"bm25": "2.5"}}),
+    ("documents[0].indexed_ref", {"documents": [Document(indexed_ref="docs/7")]}),  # type: ignore[arg-type]
+    ("documents[0].indexed_ref", {"documents": [Document(indexed_ref=("docs", "7", "8"))]}),  # type: ignore[arg-type]
+    ("documents[0].indexed_ref.collection", {"documents": [Document(indexed_ref=("", "7"))]}),
+    ("documents[0].indexed_ref.id", {"documents": [Document(indexed_ref=("docs", 7))]}),  # type: ignore[arg-type]
+    ("documents[0].indexed_ref.id", {"documents": [Document(indexed_ref=("docs", "x" * 513))]}),
     ("budget_ms", {"budget_ms": -1}),
     ("budget_ms", {"budget_ms": math.inf}),
     ("budget_ms", {"budget_ms": "100"}),
@@ -97,6 +102,15 @@ async def test_numbers_of_other_libraries_are_numbers(client: Any, sidecar: Fake
 
     assert sidecar.requests[-1].top_n == 3
     assert dict(sidecar.requests[-1].documents[0].signals) == {"dense": 0.5}
+
+
+async def test_a_document_may_be_a_reference_into_an_index(client: Any, sidecar: FakeSidecar) -> None:
+    """Collection and id go along, with no text; a document without a reference sends none."""
+    await client.rerank("query", [Document(id="a", indexed_ref=("docs", "7")), Document(text="b")])
+
+    first, second = sidecar.requests[-1].documents
+    assert (first.indexed_ref.collection, first.indexed_ref.id, first.text) == ("docs", "7", "")
+    assert not second.HasField("indexed_ref")
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

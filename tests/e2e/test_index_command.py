@@ -16,7 +16,8 @@ from millirank import Client, Document, Outcome, Ranking, Reason, RerankerOffErr
 
 from sidecar import cli
 from sidecar.indexing.documents import TextDocument
-from tests.e2e.sidecar_process import NO_MODELS, REPOSITORY, SidecarProcess, clean_environment
+from tests.e2e.sidecar_process import REPOSITORY, SidecarProcess, clean_environment
+from tests.rerankers.checkpoints import make_colbert
 from tests.rerankers.indexes import (
     BUILD_S,
     COLLECTION,
@@ -56,8 +57,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Client]:
-    """A client of a sidecar whose only reranker serves that index, and has loaded it or can't."""
-    variables = NO_MODELS | {
+    """A client of a sidecar with a reranker that serves that index, and has loaded it or can't, and one that reads
+    texts."""
+    variables = {
+        "MILLIRANK_RERANKERS__MINILM_L6__ENABLED": "false",
         "MILLIRANK_RERANKERS__INDEXED__STRATEGY": "late_interaction",
         "MILLIRANK_RERANKERS__INDEXED__ENGINE": "ragatouille",
         "MILLIRANK_RERANKERS__INDEXED__COLLECTIONS": json.dumps({COLLECTION: str(folder)}),
@@ -209,7 +212,7 @@ def test_what_can_not_be_done_is_one_line(
     """Wrong arguments and input end with 2, what can't be done with 1: the last line on stderr names it and the fix."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in ("TQDM_DISABLE", "TRANSFORMERS_VERBOSITY", "TOKENIZERS_PARALLELISM"):
+    for name in ("TRANSFORMERS_VERBOSITY", "TOKENIZERS_PARALLELISM"):
         monkeypatch.setenv(name, "1")  # the command sets them: this puts back what they were
     Path("t").mkdir()
     Path("ids.txt").write_text("1\n")
@@ -243,15 +246,17 @@ def test_help_says_how_to_serve_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @needs_ragatouille
-def test_too_few_documents(tmp_path: Path, built: Path) -> None:
-    """A collection in which no centroids can be found: said so, and nothing is left behind."""
-    source = write_documents(tmp_path / "d.jsonl", documents()[:2])
-    target = tmp_path / "index"
-    ended = millirank_index(
-        *("--collection", "c", "--from", source, "--model", built.parent / "colbert", "--to", target)
-    )
-    assert ended.returncode == 1, ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert "fewer than a few hundred tokens" in " ".join(ended.stderr.split())
-    assert not target.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
+def test_what_can_not_be_built_leaves_nothing(tmp_path: Path) -> None:
+    """A collection in which no centroids can be found, and a target that is no index: said so, nothing is touched."""
+    checkpoint = make_colbert(tmp_path / "colbert")
+    source = write_documents(tmp_path / "d.jsonl", [TextDocument("1", "a")])
+    arguments = ("--collection", "c", "--from", source, "--model", checkpoint, "--to")
+    few = millirank_index(*arguments, tmp_path / "index")
+    assert few.returncode == 1, few.stderr
+    assert "fewer than a few hundred tokens" in " ".join(few.stderr.split())
+    taken = millirank_index(*arguments, checkpoint)
+    assert taken.returncode == 1, taken.stderr
+    assert "is there and is no index: choose another folder" in " ".join(taken.stderr.split())
+    assert "Traceback" not in few.stderr + taken.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["colbert", "d.jsonl"]
+    assert (checkpoint / "model.safetensors").exists()

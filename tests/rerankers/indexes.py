@@ -54,12 +54,12 @@ def millirank_index(*arguments: object, variables: Mapping[str, str] | None = No
 
 
 def build_index(folder: Path) -> Path:
-    """An index of `documents` in ``folder / "index"``; the checkpoint is ``folder / "colbert"``."""
+    """An index of `documents` in ``folder / "plaid"``; the checkpoint is ``folder / "colbert"``."""
     checkpoint = make_colbert(folder / "colbert")
     source = write_documents(folder / "documents.jsonl", documents())
     built = millirank_index(
-        *("--collection", COLLECTION, "--from", source, "--model", checkpoint, "--to", folder / "index")
+        *("--collection", COLLECTION, "--from", source, "--model", checkpoint, "--to", folder / "plaid")
     )
     assert built.returncode == 0, built.stderr
     assert "Traceback" not in built.stderr
-    return folder / "index"
+    return folder / "plaid"

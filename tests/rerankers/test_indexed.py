@@ -52,25 +52,25 @@ def unloaded(*names: str) -> IndexedReranker:
     return reranker_of(*(Path("nowhere") for _ in names), names=names)
 
 
-def test_candidates_without_a_reference_are_refused() -> None:
+async def test_candidates_without_a_reference_are_refused() -> None:
     """Some without: refused with the count, before any work is planned."""
     work = unloaded("a").work("q", "", [refer("1", "a"), Document("x", "text", b"0" * 16), refer("2", "a")])
     assert (work.refusal, work.tokens) == ("1 of 3 documents have no indexed_ref", ())
 
 
-def test_collection_that_is_not_configured_is_refused() -> None:
+async def test_collection_that_is_not_configured_is_refused() -> None:
     """The name, and those that there are."""
     work = unloaded("a", "b").work("q", "", [refer("1", "a"), refer("1", "c")])
     assert work.refusal == "no index is configured for the collection 'c'; configured: a, b"
 
 
-def test_several_collections_are_refused() -> None:
+async def test_several_collections_are_refused() -> None:
     """Scores of different indexes can't be compared, so they are not mixed."""
     work = unloaded("a", "b").work("q", "", [refer("1", "b"), refer("1", "a")])
     assert work.refusal == "the documents lie in 2 collections (a, b); send those of one at a time"
 
 
-def test_work_is_the_query_and_little_else() -> None:
+async def test_work_is_the_query_and_little_else() -> None:
     """A query costs its 32 tokens, sixteen documents cost one, all of them are warm; and no text is needed."""
     reranker = unloaded("a")
     work = reranker.work("q", "", [refer(str(number), "a") for number in range(40)])

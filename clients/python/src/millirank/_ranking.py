@@ -61,12 +61,15 @@ class Document:
     """A candidate, for callers without a class of their own. ``payload`` never leaves the process.
 
     ``signals`` are first-stage scores by name (``bm25``, ``dense``, ...), higher is better, finite.
+    ``indexed_ref`` is (collection, id) of the document in an index that ``millirank index`` has built; with
+    it the text may be empty, and then only rerankers that score over that index can score the document.
     """
 
     id: str = ""
     text: str = ""
     signals: Mapping[str, float] = field(default_factory=dict)
     payload: Any = None
+    indexed_ref: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

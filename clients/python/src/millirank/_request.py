@@ -127,8 +127,10 @@ def _add_document(message: pb.RerankRequest, position: int, document: T, extract
     text: object
     identifier: object = ""
     signals: object = None
+    indexed_ref: object = None
     if isinstance(document, Document):
         identifier, text, signals = document.id, document.text, document.signals
+        indexed_ref = document.indexed_ref
     elif isinstance(document, str):
         text = document
     elif extractors.text is None:
@@ -151,6 +153,17 @@ def _add_document(message: pb.RerankRequest, position: int, document: T, extract
         _set_text(added, "id", identifier, f"{where}.id", _MAX_ID)
     if signals:
         _set_signals(added, signals, f"{where}.signals")
+    if indexed_ref is not None:
+        _set_indexed_ref(added, indexed_ref, f"{where}.indexed_ref")
+
+
+def _set_indexed_ref(added: pb.Document, indexed_ref: object, where: str) -> None:
+    if not isinstance(indexed_ref, tuple) or len(indexed_ref) != 2:
+        raise InvalidRequestError(f"{where} is no (collection, id); pass a tuple of two str", where)
+    for name, value in zip(("collection", "id"), indexed_ref, strict=True):
+        _set_text(added.indexed_ref, name, value, f"{where}.{name}", _MAX_ID)
+        if not value:
+            raise InvalidRequestError(f"{where}.{name} is empty; say where the document lies", f"{where}.{name}")
 
 
 def _set_signals(added: pb.Document, signals: object, where: str) -> None:
@@ -169,7 +182,7 @@ def _set_signals(added: pb.Document, signals: object, where: str) -> None:
 
 
 def _set_text(
-    message: pb.RerankRequest | pb.Routing | pb.Document,
+    message: pb.RerankRequest | pb.Routing | pb.Document | pb.IndexedRef,
     attribute: str,
     value: object,
     where: str,
