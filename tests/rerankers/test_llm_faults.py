@@ -59,7 +59,8 @@ async def test_fault(
     """Each fault is one precise error, in time, after one request, without any of the prompt's text."""
     caplog.set_level(logging.DEBUG)
     server.fault = fault
-    error = await failure(llm.score(request_for(f"{MARKER} q", f"{MARKER} a", f"{MARKER} b"), 0.3), within_s)
+    timeout_s = 0.3 if kind is TimeoutError else 2.0  # what does not hang must not lose the race on a busy machine
+    error = await failure(llm.score(request_for(f"{MARKER} q", f"{MARKER} a", f"{MARKER} b"), timeout_s), within_s)
     assert type(error) is kind
     assert words in str(error)
     assert len(server.received) == 1
