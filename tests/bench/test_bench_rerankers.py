@@ -177,7 +177,7 @@ def test_child_of_an_environment_without_the_library_says_so(tmp_path: Path) -> 
         Child("infinity", Path(sys.executable), "infinity_pairs", tmp_path / "log", _nothing) as child,
         pytest.raises(ChildError, match="ModuleNotFoundError: No module named"),
     ):
-        child.ask({"model": "m", "threads": 1, "engine": "torch"}, _TIMEOUT_S)
+        child.ask({"model": str(tmp_path), "threads": 1, "engine": "torch"}, _TIMEOUT_S)
 
 
 def test_environment_that_cannot_be_made_quotes_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
