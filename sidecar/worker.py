@@ -1,8 +1,8 @@
 """The process that computes: one model, one task at a time, requests on stdin, replies on stdout.
 
-Started by `sidecar.worker_process` as ``python -m sidecar.worker``. A tokenizer may hold the GIL for long and a model
-can't be interrupted; here neither can stall the event loop, and the whole process can be killed. It imports nothing
-of the server, so that it starts fast and stays small.
+Started by `sidecar.worker_process` as ``python -m sidecar.worker PARENT``, the parent's process id. A tokenizer may hold
+the GIL for long and a model can't be interrupted; here neither can stall the event loop, and the whole process can be
+killed. It imports nothing of the server, so that it starts fast and stays small.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from sidecar.engines import models
 from sidecar.engines.manifest import ModelError
 from sidecar.engines.models import Model
 from sidecar.worker_messages import HEADER, Broken, Call, Close, Done, Failed, Load, Loaded, Ready, Reply, pack, unpack
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Channel:
@@ -88,8 +90,21 @@ def _serve(channel: Channel) -> int:
     return 0
 
 
+def _end_with(parent: int) -> None:
+    """Linux: the kernel kills this process when its parent dies, also while it loads and reads no pipe.
+
+    Raises SystemExit when the parent, a process id, is gone already.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:
+            raise SystemExit(0)
+
+
 def main() -> int:
     """Serves until the parent says so or is gone. Returns the exit code."""
+    _end_with(int(sys.argv[1]))
     # The parent decides: Ctrl-C and a service manager's SIGTERM reach the whole group, but accepted calls are answered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

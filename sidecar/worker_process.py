@@ -203,7 +203,7 @@ class WorkerProcess:
         self._kill_reason = ""
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "sidecar.worker"),
+                *(sys.executable, "-P", "-m", "sidecar.worker", str(os.getpid())),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=PIPE_BUFFER_BYTES,
