@@ -1,8 +1,8 @@
 """The process that computes: one model, one task at a time, requests on stdin, replies on stdout.
 
-Started by `sidecar.worker_process` as ``python -m sidecar.worker PARENT``, the parent's process id. A tokenizer may hold
-the GIL for long and a model can't be interrupted; here neither can stall the event loop, and the whole process can be
-killed. It imports nothing of the server, so that it starts fast and stays small.
+Started by `sidecar.worker_process` as ``python -m sidecar.worker PARENT``, the parent's process id. A tokenizer may
+hold the GIL for long and a model can't be interrupted; here neither can stall the event loop, and the whole process can
+be killed. It imports nothing of the server, so that it starts fast and stays small.
 """
 
 from __future__ import annotations
