@@ -23,6 +23,7 @@ _POLL_S = 0.05
 # So long that no arm is left out for its time: what is still loading then says so.
 _UNLIMITED_MS = 60_000.0
 _LAST_LINES = 5
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DemoError(Exception):
@@ -65,20 +66,23 @@ def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[Si
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MILLIRANK_")}
     socket, log = folder / f"{name}.sock", folder / f"{name}.log"
     own = {"MILLIRANK_LISTEN__UNIX": str(socket), "MILLIRANK_LISTEN__TCP": "", "MILLIRANK_LINGER_S": "0"}
-    with log.open("wb") as output:
-        # In a session of its own: Ctrl-C reaches only the demo, which then stops its children in order.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "serve"],
-            env={**inherited, **own, **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    process = None
     try:
+        # A signal in the middle of Popen would leave a child that nobody knows of.
+        with log.open("wb") as output, _held_signals():
+            # In a session of its own: Ctrl-C reaches only the demo, which then stops its children in order.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sidecar", "serve"],
+                env={**inherited, **own, **settings},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         yield SidecarProcess(process, socket, log)
     finally:
-        _stop(process)
+        if process is not None:
+            _stop(process)
 
 
 @contextlib.contextmanager
@@ -133,6 +137,23 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """Signals that end the demo take effect when this block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets them
+        return
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda one, frame: received.append(one)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for missed in received:
+        signal.raise_signal(missed)
+
+
+@contextlib.contextmanager
 def orderly_end() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that no child process is left, and end with 128 + number."""
     if threading.current_thread() is not threading.main_thread():
@@ -144,7 +165,7 @@ def orderly_end() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, leave) for number in _ENDING}
     try:
         yield
         if received:
