@@ -202,7 +202,6 @@ class Pipeline:
             self._clock,
         )
         count = len(prefix.scores)
-        nothing = count == len(prefix.unscored)
         if prefix.degradation is None and prefix.score_ms and work.tokens_at(count):
             # Failures, partial work and kept scores do not teach: they say nothing about what the whole stage costs.
             elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
@@ -211,7 +210,7 @@ class Pipeline:
         if prefix.unscored and degradation is None:
             left_out = f"{name} has no score for {len(prefix.unscored)} of {count} candidates"
             degradation = Degradation(DegradationReason.INDEX_UNAVAILABLE, left_out)
-        if nothing:
+        if count == len(prefix.unscored):
             # What was computed in vain still took its time and price.
             return replace(
                 _first_stage(request, degradation),
