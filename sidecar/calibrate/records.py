@@ -1,0 +1,50 @@
+"""What calibration works on: one query's candidates with every score, and what a request cost in time.
+
+The sweep makes these, the fit and the report read them; all of it is numbers, no text but the query's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedList:
+    """One query's n candidates in first-stage order.
+
+    ``signals`` and ``raw`` (a reranker's own scores, by its name) are float64 [n], NaN where a candidate has none.
+    ``lengths`` are characters. ``grades`` holds every judged document of the query, candidate or not, because the
+    ideal order and recall need them all; what is not in it counts as 0.
+    """
+
+    query_id: str
+    query: str
+    ids: tuple[str, ...]
+    lengths: tuple[int, ...]
+    signals: Mapping[str, Floats]
+    raw: Mapping[str, Floats]
+    grades: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySample:
+    """One request as its caller saw it, forced to ``reranker`` ("signals", "none" included) at ``rerank_k``.
+
+    ``elapsed_ms`` is the whole call; ``score_ms`` the model's own part, ``tokens`` what it computed; ``warm`` says
+    whether the candidates had been scored before (for another query).
+    """
+
+    reranker: str
+    rerank_k: int
+    warm: bool
+    elapsed_ms: float
+    score_ms: float
+    tokens: int
+    pairs: int
+    micro_usd: int
