@@ -12,7 +12,7 @@ from millirank.v1 import rerank_service_pb2 as pb
 
 from sidecar.reranker_settings import OnnxCrossEncoder, OnnxLateInteraction
 from sidecar.settings import Settings
-from tests.bench.load import Connection
+from tests.bench.connection import Connection
 from tests.bench.report import BenchError
 
 _READY_TIMEOUT_S = 60.0

@@ -16,7 +16,7 @@ from sidecar.assemble import build
 from sidecar.messages import Candidate, Request
 from sidecar.reranker_settings import OnnxCrossEncoder, OnnxLateInteraction
 from sidecar.settings import load
-from tests.bench.load import quantile
+from tests.bench.connection import quantile
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError, Row, Section, Spread
 

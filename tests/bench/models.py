@@ -18,7 +18,7 @@ from sidecar.settings import Settings
 from tests.bench import processes
 from tests.bench.arms import Arms, forced, settle
 from tests.bench.collector import Collector
-from tests.bench.load import RERANK, Connection, connect, quantile
+from tests.bench.connection import RERANK, Connection, connect, quantile
 from tests.bench.passthrough import request as passthrough_request
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError, Row, Section, Spread

@@ -14,7 +14,7 @@ from millirank.v1 import rerank_service_pb2 as pb
 from tests.bench import echo_server, processes
 from tests.bench.arms import settle
 from tests.bench.collector import Collector
-from tests.bench.load import RERANK, Connection, connect, quantile
+from tests.bench.connection import RERANK, Connection, connect, quantile
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError, Row, Section, Spread
 

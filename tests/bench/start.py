@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2
 
 from tests.bench import processes
 from tests.bench.arms import settle
-from tests.bench.load import Connection, connect
+from tests.bench.connection import Connection, connect
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError, Row, Section, Spread
 

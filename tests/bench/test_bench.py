@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.load import quantile
+from tests.bench.connection import quantile
 from tests.bench.processes import ROOT
 from tests.bench.report import Spread
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sidecar.engines.export.fidelity import kendall_tau
-from tests.bench.load import quantile
+from tests.bench.connection import quantile
 from tests.bench.report import Row, Section, Spread
 from tests.bench.rerankers.contenders import FP32, INT8, REFERENCE, Contender
 from tests.bench.rerankers.pairs import MIX

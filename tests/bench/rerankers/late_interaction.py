@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.load import quantile
+from tests.bench.connection import quantile
 from tests.bench.progress import Steps
 from tests.bench.report import Row, Section, Spread
 from tests.bench.rerankers.child import Child

@@ -1,4 +1,4 @@
-"""The load: one connection, one request after the other, bytes in and bytes out."""
+"""One connection, one request after the other, bytes in and bytes out."""
 
 from __future__ import annotations
 
