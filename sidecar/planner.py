@@ -114,7 +114,7 @@ class Planner:
             routing=request.routing,
             profile=profile,
             rerankers=views,
-            signals_ms=_SIGNALS_BASE_MS + _SIGNALS_MS_PER_DOCUMENT * traits.documents,
+            signals_ms=signals_ms(traits.documents),
         )
 
     def _view(self, name: str, reranker: Reranker, work: Work, now: float) -> RerankerView:
@@ -134,6 +134,11 @@ class Planner:
 
     def _route_span(self) -> AbstractContextManager[Span]:
         return self._tracer.start_as_current_span("route", record_exception=False, set_status_on_exception=False)
+
+
+def signals_ms(documents: int) -> float:
+    """What fusing the signals of so many candidates takes, in ms."""
+    return _SIGNALS_BASE_MS + _SIGNALS_MS_PER_DOCUMENT * documents
 
 
 def _traits(request: Request) -> Traits:

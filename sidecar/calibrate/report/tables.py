@@ -1,0 +1,193 @@
+"""The tables of the read-out as words, the same for Markdown, HTML and the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sidecar.calibrate.report.readout import NONE_ARM, Added, ArmPoint, Curve, Gain, ReadOut, Recommendation
+
+_STRATEGIES = {
+    "cross_encoder": "cross-encoder",
+    "late_interaction": "late interaction",
+    "llm": "LLM",
+    "cascade": "cascade",
+}
+_NOT_MEASURED = "–"
+_CHOICES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``numeric`` columns are aligned right."""
+
+    title: str
+    header: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def headline(readout: ReadOut) -> Table:
+    """The reranker table: each arm at its recommended k, and at its best k where that is another one."""
+    cold = any(point.cold for point in readout.points)
+    arms = [readout.none, *_shown(readout)]
+    return Table(
+        title="What each arm is worth and costs",
+        header=(
+            "Reranker",
+            "nDCG@10",
+            "against no rerank (95 %)",
+            "helped / hurt",
+            "p50 add",
+            "p95 add",
+            *(("p50 add, new documents",) if cold else ()),
+            "cost per 1k",
+        ),
+        numeric=(False, True, True, True, True, True, *((True,) if cold else ()), True),
+        rows=tuple(_arm_row(point, cold) for point in arms),
+        notes=(
+            "nDCG@10 is of what a caller gets: the model's score fused with the signals by the fitted weights. Every "
+            "query is measured with weights that were fitted on other queries.",
+            "Added latency: as the caller sees it, over the same request without reranking; documents seen before.",
+            "An arm stands at the fewest candidates that are within one standard error of its best, and at its best.",
+        ),
+    )
+
+
+def _shown(readout: ReadOut) -> Iterator[ArmPoint]:
+    for curve in readout.curves:
+        best = max(curve.points, key=lambda point: point[1])[0]
+        for k in sorted({curve.recommended_k, best}):
+            point = readout.point(curve.reranker, k)
+            if point is not None:
+                yield point
+
+
+def _arm_row(point: ArmPoint, cold: bool) -> tuple[str, ...]:
+    if point.reranker == NONE_ARM:
+        zeros = ("0 ms",) * (3 if cold else 2)
+        return ("None (first stage only)", f"{point.ndcg10:.3f}", "", "", *zeros, "$0")
+    return (
+        arm_name(point),
+        f"{point.ndcg10:.3f}",
+        difference(point.gain),
+        f"{point.gain.helped} / {point.gain.hurt}",
+        _ms(point.warm, "p50"),
+        _ms(point.warm, "p95"),
+        *((_ms(point.cold, "p50"),) if cold else ()),
+        _usd(point.usd_per_1k),
+    )
+
+
+def arm_name(point: ArmPoint) -> str:
+    """``minilm-l6, late interaction (top-50)``."""
+    if point.reranker == "signals":
+        return f"Signals fused, no model (top-{point.rerank_k})"
+    strategy = _STRATEGIES.get(point.strategy, point.strategy)
+    return f"{point.reranker}, {strategy} (top-{point.rerank_k})"
+
+
+def budgets(readout: ReadOut) -> Table:
+    """What the router does within each budget."""
+    cold = any(r.documents == "cold" for r in readout.recommendations)
+    return Table(
+        title="What the router does with this profile",
+        header=("Budget", *(("documents",) if cold else ()), "Arm @ candidates", "nDCG@10", "against no rerank (95 %)",
+                "predicted p50", "predicted p95"),
+        numeric=(True, *((False,) if cold else ()), False, True, True, True, True),
+        rows=tuple(_budget_row(recommendation, cold) for recommendation in readout.recommendations),
+        notes=(
+            "Decided by the sidecar's own router with the fitted profile; nDCG@10 is of answers that were decided and "
+            "fused with a profile fitted on other queries.",
+        ),
+    )  # fmt: skip
+
+
+def _budget_row(recommendation: Recommendation, cold: bool) -> tuple[str, ...]:
+    seen = "seen before" if recommendation.documents == "warm" else "new"
+    return (
+        f"{recommendation.budget_ms:g} ms",
+        *((seen,) if cold else ()),
+        taken(recommendation),
+        f"{recommendation.ndcg10:.3f}",
+        difference(recommendation.gain),
+        milliseconds(recommendation.predicted_p50_ms),
+        milliseconds(recommendation.predicted_p95_ms),
+    )
+
+
+def taken(recommendation: Recommendation) -> str:
+    """The arms in words: ``minilm-l6@50``, or with shares where the router takes several."""
+    if len(recommendation.choices) == 1:
+        return recommendation.choices[0].label
+    shown = [f"{choice.label} {choice.share:.0%}" for choice in recommendation.choices[:_CHOICES_SHOWN]]
+    rest = sum(choice.share for choice in recommendation.choices[_CHOICES_SHOWN:])
+    return ", ".join(shown + [f"others {rest:.0%}"] * bool(rest))
+
+
+def arms(readout: ReadOut) -> Table:
+    """Whether each arm is on, where its curve bends and how many candidates are enough."""
+    return Table(
+        title="Arms",
+        header=("Arm", "in the profile", "knee", "enough", "because"),
+        numeric=(False, False, True, True, False),
+        rows=tuple(_curve_row(curve) for curve in readout.curves),
+    )
+
+
+def _curve_row(curve: Curve) -> tuple[str, ...]:
+    knee = _NOT_MEASURED if curve.knee is None else str(curve.knee)
+    return (curve.reranker, "on" if curve.on else "off", knee, str(curve.recommended_k), curve.why)
+
+
+def grid(readout: ReadOut) -> Table:
+    """Every arm at every k."""
+    return Table(
+        title="Every arm at every number of candidates",
+        header=("Arm", "k", "nDCG@10", "MRR@10", "against no rerank (95 %)", "helped / hurt", "p50 add", "p95 add",
+                "p99 add", "requests", "pairs/s", "p50 add, new documents", "requests", "cost per 1k"),
+        numeric=(False, *(True,) * 13),
+        rows=tuple(_grid_row(point) for point in readout.points),
+    )  # fmt: skip
+
+
+def _grid_row(point: ArmPoint) -> tuple[str, ...]:
+    return (
+        point.reranker,
+        str(point.rerank_k or ""),
+        f"{point.ndcg10:.3f}",
+        f"{point.mrr10:.3f}",
+        difference(point.gain) if point.rerank_k else "",
+        f"{point.gain.helped} / {point.gain.hurt}" if point.rerank_k else "",
+        _ms(point.warm, "p50"),
+        _ms(point.warm, "p95"),
+        _ms(point.warm, "p99"),
+        str(point.warm.requests) if point.warm else _NOT_MEASURED,
+        f"{point.warm.pairs_per_s:,.0f}" if point.warm and point.warm.pairs_per_s else _NOT_MEASURED,
+        _ms(point.cold, "p50"),
+        str(point.cold.requests) if point.cold else _NOT_MEASURED,
+        _usd(point.usd_per_1k),
+    )
+
+
+def difference(gain: Gain) -> str:
+    """``+0.056 (+0.031 to +0.080)``."""
+    return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+
+
+def milliseconds(ms: float) -> str:
+    """``0.3 ms``, ``14 ms``, ``1,240 ms``; what is lost in the noise around 0 is 0."""
+    if ms < 0.05:
+        return "0 ms"
+    return f"{ms:.1f} ms" if ms < 9.95 else f"{ms:,.0f} ms"
+
+
+def _ms(added: Added | None, quantile: str) -> str:
+    return _NOT_MEASURED if added is None else milliseconds(float(getattr(added, f"{quantile}_ms")))
+
+
+def _usd(price: float | None) -> str:
+    if price is None:
+        return _NOT_MEASURED
+    return "$0" if price == 0 else f"${price:,.3f}"
