@@ -11,6 +11,7 @@ usual ones.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,16 +87,17 @@ def failing(
     *,
     field: str = "",
     reason: str = "",
+    domain: str = "millirank.io",
     retry_after_ms: float | None = None,
 ) -> Behaviour:
     """Answer with the gRPC status ``code`` ("UNAVAILABLE", ...), with details as a sidecar sends them.
 
-    ``field`` becomes a BadRequest violation, ``reason`` the ErrorInfo, ``retry_after_ms`` a RetryInfo.
+    ``field`` becomes a BadRequest violation, ``reason`` the ErrorInfo of ``domain``, ``retry_after_ms`` a RetryInfo.
     """
     status_code = grpc.StatusCode[code]
     status = status_pb2.Status(code=status_code.value[0], message=message)
     if reason:
-        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="millirank.io"))
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=domain))
     if field:
         bad = error_details_pb2.BadRequest()
         bad.field_violations.add(field=field, description=message)
@@ -114,9 +116,10 @@ def failing(
 class FakeSidecar:
     """A context manager: a gRPC server at `target`, answering every rerank with `behaviour` after `delay_ms`.
 
-    Both can be changed while it runs. ``requests`` and ``metadata`` hold what came in, oldest first;
-    ``decision`` is what ExplainRoute answers. `stop` and `start` keep the port, so that a restart can be
-    played through. The server has no thread of the caller and no event loop, so it serves both clients.
+    Both can be changed while it runs. ``requests``, ``metadata`` and ``deadlines_ms`` (what was left of the gRPC
+    deadline) hold what came in, oldest first; ``decision`` is what ExplainRoute answers. `stop` and `start` keep the
+    port, so that a restart can be played through. The server has no thread of the caller and no event loop, so it
+    serves both clients.
     """
 
     def __init__(self, behaviour: Behaviour | None = None, *, delay_ms: float = 0.0) -> None:
@@ -125,6 +128,7 @@ class FakeSidecar:
         self.serving = True
         self.requests: list[pb.RerankRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
+        self.deadlines_ms: list[float] = []
         self.decision = decision_pb2.Decision(
             id="fake",
             strategy=decision_pb2.STRATEGY_CROSS_ENCODER,
@@ -197,9 +201,14 @@ class FakeSidecar:
         handlers = {"Check": grpc.unary_unary_rpc_method_handler(check)}
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers)
 
-    def _answer_rerank(self, request: pb.RerankRequest, context: grpc.ServicerContext) -> pb.RerankResponse:
+    def _note(self, request: pb.RerankRequest, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
+        left_s = context.time_remaining()
+        self.deadlines_ms.append(math.inf if left_s is None else left_s * 1e3)
+
+    def _answer_rerank(self, request: pb.RerankRequest, context: grpc.ServicerContext) -> pb.RerankResponse:
+        self._note(request, context)
         try:
             response = self.behaviour(request)
             self._stopping.wait(self.delay_ms / 1e3)
@@ -211,8 +220,7 @@ class FakeSidecar:
     def _answer_explain(
         self, request: pb.ExplainRouteRequest, context: grpc.ServicerContext
     ) -> pb.ExplainRouteResponse:
-        self.requests.append(request.request)
-        self.metadata.append(dict(context.invocation_metadata()))
+        self._note(request.request, context)
         try:
             self.behaviour(request.request)  # a failing sidecar fails here as well
         except _StatusError as error:
