@@ -37,18 +37,18 @@ def headline(readout: ReadOut) -> Table:
         header=(
             "Reranker",
             "nDCG@10",
-            "against no rerank (95 %)",
+            "gain (95 % interval)",
             "helped / hurt",
             "p50 add",
             "p95 add",
-            *(("p50 add, new documents",) if cold else ()),
+            *(("p50 add, new docs",) if cold else ()),
             "cost per 1k",
         ),
         numeric=(False, True, True, True, True, True, *((True,) if cold else ()), True),
         rows=tuple(_arm_row(point, cold) for point in arms),
         notes=(
             "nDCG@10 is of what a caller gets: the model's score fused with the signals by the fitted weights. Every "
-            "query is measured with weights that were fitted on other queries.",
+            "query is measured with weights that were fitted on other queries. The gain is over no reranking.",
             "Added latency: as the caller sees it, over the same request without reranking; documents seen before.",
             "An arm stands at the fewest candidates that are within one standard error of its best, and at its best.",
         ),
@@ -93,7 +93,7 @@ def budgets(readout: ReadOut) -> Table:
     cold = any(r.documents == "cold" for r in readout.recommendations)
     return Table(
         title="What the router does with this profile",
-        header=("Budget", *(("documents",) if cold else ()), "Arm @ candidates", "nDCG@10", "against no rerank (95 %)",
+        header=("Budget", *(("documents",) if cold else ()), "Arm @ candidates", "nDCG@10", "gain (95 % interval)",
                 "predicted p50", "predicted p95"),
         numeric=(True, *((False,) if cold else ()), False, True, True, True, True),
         rows=tuple(_budget_row(recommendation, cold) for recommendation in readout.recommendations),
@@ -145,8 +145,8 @@ def grid(readout: ReadOut) -> Table:
     """Every arm at every k."""
     return Table(
         title="Every arm at every number of candidates",
-        header=("Arm", "k", "nDCG@10", "MRR@10", "against no rerank (95 %)", "helped / hurt", "p50 add", "p95 add",
-                "p99 add", "requests", "pairs/s", "p50 add, new documents", "requests", "cost per 1k"),
+        header=("Arm", "k", "nDCG@10", "MRR@10", "gain (95 % interval)", "helped / hurt", "p50 add", "p95 add",
+                "p99 add", "requests", "pairs/s", "p50 add, new docs", "requests", "cost per 1k"),
         numeric=(False, *(True,) * 13),
         rows=tuple(_grid_row(point) for point in readout.points),
     )  # fmt: skip
