@@ -104,7 +104,7 @@ class FirstStage:
         """
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one document")
-        lexical = self._bm25(query)
+        lexical = self.bm25(query)
         if mode == "bm25":
             return [self._hit(i, bm25=float(lexical[i])) for i in _best(lexical, k)]
         if self._dense is None:
@@ -122,7 +122,7 @@ class FirstStage:
         order = sorted(range(len(union)), key=lambda i: -fused[i])[:k]
         return [self._hit(union[i], bm25=float(lexical[union[i]]), dense=cosines[i]) for i in order]
 
-    def _bm25(self, query: str) -> Vectors:
+    def bm25(self, query: str) -> Vectors:
         """BM25 of every document, float32 [n]; 0 where no term matches."""
         terms = self._splitter.terms(query)
         if not terms or self._lexical is None:

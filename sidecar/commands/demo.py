@@ -29,7 +29,7 @@ from pathlib import Path
 from millirank import Client, MillirankError
 from rich.console import Console
 
-from sidecar.calibrate import stdlib
+from sidecar.calibrate import builtin, stdlib
 from sidecar.calibrate.metrics import Interval, Qrels, ndcg_at_10, paired_bootstrap
 from sidecar.commands import demo_collection as collection
 from sidecar.commands import demo_report as report
@@ -41,7 +41,6 @@ from sidecar.engines.manifest import ModelError
 from sidecar.engines.threads import usable_cpus
 
 _DEFAULT_BUDGETS = (5.0, 20.0, 100.0, 500.0)
-_DENSE_MAX_TOKENS = 48  # of name and first sentence: cuts one in a hundred
 _SETTINGS = {
     "MILLIRANK_RERANKERS__MINILM_L6__THREADS": str(usable_cpus()),
     "MILLIRANK_RERANKERS__MINILM_L6__MAX_TOKENS": "64",
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with orderly_end():
             demonstrate(
-                collection.documents(),
+                builtin.searched(),
                 stdlib.questions()[: arguments.questions or None],
                 budgets=arguments.budgets,
                 output=arguments.output,
@@ -125,7 +124,7 @@ def demonstrate(
         forgetful = stack.enter_context(sidecar(folder, "cold", _KEEPS_NOTHING))
         remembering = stack.enter_context(sidecar(folder, "warm", _SETTINGS))
         first_stage = FirstStage.build(
-            documents, dense_text=collection.summary, dense_max_tokens=_DENSE_MAX_TOKENS, cache_dir=cache_dir
+            documents, dense_text=builtin.summary, dense_max_tokens=builtin.SUMMARY_MAX_TOKENS, cache_dir=cache_dir
         )
         searches = {mode: collection.search(first_stage, questions, mode) for mode in TITLES}
         sample = max(searches["bm25"], key=lambda search: len(search.candidates))
