@@ -51,7 +51,7 @@ class Sidecar:
 def build(settings: Settings, environment: Mapping[str, str], span_processor: SpanProcessor | None = None) -> Sidecar:
     """A sidecar that has not started yet. Call it on the event loop that will run it.
 
-    Raises SettingsError, ProfileError, TelemetryError or ListenError, each with the setting and the fix.
+    Raises SettingsError, ProfileError, TelemetryError, ListenError or SecurityError, each with the setting and the fix.
     """
     telemetry = telemetry_setup.set_up(environment, span_processor)
     profiles = profile_files.load(settings.profiles)
@@ -78,5 +78,5 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         mode=settings.mode,
     )
     service = RerankService(pipeline, settings.limits, telemetry.tracer, telemetry.metrics)
-    server = Server(service, pipeline, settings.listen, settings.limits)
+    server = Server(service, pipeline, settings.listen, settings.limits, telemetry.metrics)
     return Sidecar(settings, pipeline, rerankers, server, telemetry)

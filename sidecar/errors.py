@@ -27,6 +27,16 @@ class InvalidFieldError(ValueError):
         self.description = description
 
 
+class UnauthenticatedError(Exception):
+    """A call without the token that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this sidecar asks for a token: send the metadata 'authorization: Bearer TOKEN' with the content of its "
+            "listen.token_file"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What the caller gets instead of an answer."""
@@ -57,6 +67,8 @@ def to_failure(error: BaseException, request_id: str) -> Failure:
             return _failure(grpc.StatusCode.NOT_FOUND, str(error), "UNKNOWN_RERANKER", request_id)
         case RerankerOffError():
             return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "RERANKER_OFF", request_id)
+        case UnauthenticatedError():
+            return _failure(grpc.StatusCode.UNAUTHENTICATED, str(error), "TOKEN_MISSING_OR_WRONG", request_id)
         case OverrunError():
             return _failure(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), error.reason.upper(), request_id)
         case UnavailableError():

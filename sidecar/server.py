@@ -19,8 +19,10 @@ from grpc_reflection.v1alpha import reflection
 from millirank.v1 import rerank_service_pb2
 
 from sidecar.pipeline import Pipeline
+from sidecar.security import RequireToken, credentials, is_loopback
 from sidecar.service import SERVICE_NAME, RerankService
 from sidecar.settings import Limits, Listen
+from sidecar.telemetry import Metrics
 
 _log = logging.getLogger("millirank.server")
 
@@ -37,17 +39,29 @@ class ListenError(Exception):
 class Server:
     """The gRPC server of one sidecar."""
 
-    def __init__(self, service: RerankService, pipeline: Pipeline, listen: Listen, limits: Limits) -> None:
+    def __init__(
+        self, service: RerankService, pipeline: Pipeline, listen: Listen, limits: Limits, metrics: Metrics
+    ) -> None:
+        """Raises ListenError or SecurityError."""
         if not listen.tcp and not listen.unix:
             raise ListenError("listen.tcp and listen.unix are both empty; set at least one of them")
         self._pipeline = pipeline
         self._listen = listen
+        self._credentials = credentials(listen.tls)
         self._server = grpc.aio.server(
+            interceptors=[RequireToken(Path(listen.token_file), metrics)] if listen.token_file else None,
             options=(
                 ("grpc.max_receive_message_length", limits.wire_bytes + _FRAMING_BYTES),
                 ("grpc.max_send_message_length", limits.wire_bytes + _FRAMING_BYTES),
                 # Otherwise a second sidecar on the same port silently takes half of the traffic.
                 ("grpc.so_reuseport", 0),
+                # A client that pings without a call more often than this is sent away; ours ping every 30 s, and only
+                # while calls run.
+                ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
+                ("grpc.http2.max_ping_strikes", 2),
+                # A peer that vanished without a word (half-open connection) is noticed and costs nothing for longer.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
             ),
             maximum_concurrent_rpcs=limits.concurrent_requests,
         )
@@ -93,8 +107,18 @@ class Server:
         host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isdigit() or int(port) > 65535:
             raise ListenError(f"listen.tcp is {address!r}; write host:port, such as 127.0.0.1:50051 or [::1]:50051")
+        if self._credentials is None and not is_loopback(host):
+            _log.warning(
+                "plaintext listener off loopback: anybody who reaches it can read what is searched; set listen.tls, or "
+                "keep it behind a mesh that encrypts",
+                extra={"address": address},
+            )
         try:
-            bound = self._server.add_insecure_port(address)
+            bound = (
+                self._server.add_insecure_port(address)
+                if self._credentials is None
+                else self._server.add_secure_port(address, self._credentials)
+            )
         except RuntimeError:
             raise ListenError(
                 f"listen.tcp: {address} can't be opened; is another process using the port, or is the host not of "

@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from router.profile import SIGNALS_ARM
 from sidecar.reranker_settings import (
@@ -46,11 +46,33 @@ class Mode(StrEnum):
     ON = "on"
 
 
+class Tls(Section):
+    """TLS of the TCP listener. All are paths of PEM files, read again when they change, so that certificates rotate."""
+
+    certificate: str = Field("", description="PEM file of the server's certificate chain; '' is plaintext")
+    key: str = Field("", description="PEM file of the certificate's private key")
+    client_ca: str = Field(
+        "", description="PEM file of the authorities whose clients may connect (mTLS); '' asks no client for one"
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key belong together; set both, or neither")
+        if self.client_ca and not self.certificate:
+            raise ValueError("client_ca needs certificate and key: clients are only asked for theirs over TLS")
+        return self
+
+
 class Listen(Section):
-    """Where the service is reachable."""
+    """Where the service is reachable, and for whom."""
 
     tcp: str = Field("127.0.0.1:50051", description="host:port, loopback by default; port 0 picks one; '' is off")
     unix: str = Field("", description="path of a Unix socket, created private; '' is off")
+    tls: Tls = Tls()
+    token_file: str = Field(
+        "", description="file of a bearer token that every call but health checks has to carry; '' asks for none"
+    )
 
 
 class Limits(Section):

@@ -184,6 +184,7 @@ class Rig:
     clock: Callable[[], float]
     settings: Settings
     metric_reader: InMemoryMetricReader
+    instruments: Metrics
     servers: list[Server] = field(default_factory=list)
 
     def span(self, name: str) -> ReadableSpan:
@@ -200,7 +201,9 @@ class Rig:
     @contextlib.asynccontextmanager
     async def served(self, listen: Listen | None = None) -> AsyncIterator[tuple[str, ...]]:
         """A real gRPC server around the parts; gives its addresses."""
-        server = Server(self.service, self.pipeline, listen or Listen(tcp="127.0.0.1:0"), self.settings.limits)
+        server = Server(
+            self.service, self.pipeline, listen or Listen(tcp="127.0.0.1:0"), self.settings.limits, self.instruments
+        )
         self.servers.append(server)
         addresses = await server.start()
         try:
@@ -246,5 +249,6 @@ def rig(
         mode=settings.mode,
         clock=clock,
     )
-    service = RerankService(pipeline, settings.limits, tracer, Metrics(meter))
-    return Rig(pipeline, service, spans, clock, settings, reader)
+    instruments = Metrics(meter)
+    service = RerankService(pipeline, settings.limits, tracer, instruments)
+    return Rig(pipeline, service, spans, clock, settings, reader, instruments)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 from millirank import AsyncClient, Document, Strategy
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from rich.console import Console
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         metavar="ADDRESS",
         help="a running sidecar, host:port or unix:/path (default: a private one)",
+    )
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="with --target: TLS, trusting the authorities in this PEM file"
+    )
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="with --target: the bearer token that the sidecar asks for"
     )
     parser.add_argument(
         "--config",
@@ -137,9 +144,16 @@ async def connected(
         tracer_provider.add_span_processor(span_processor)
     if arguments.target:
         try:
-            client = AsyncClient(arguments.target, tracer_provider=tracer_provider)
+            client = AsyncClient(
+                arguments.target,
+                credentials=grpc.ssl_channel_credentials(arguments.ca.read_bytes()) if arguments.ca else None,
+                token=arguments.token_file.read_text(encoding="utf-8").strip() if arguments.token_file else "",
+                tracer_provider=tracer_provider,
+            )
         except ValueError as error:
             raise InputError(str(error)) from None
+        except OSError as error:
+            raise InputError(f"{error.filename}: {error.strerror}") from None
         async with client:
             yield client
         return

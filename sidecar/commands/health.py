@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_EXIT_USAGE = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--target", default="127.0.0.1:50051", help="host:port or unix:/path (default: %(default)s)")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="TLS, trusting the authorities in this PEM file")
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="default: %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0 when it serves, 1 when it does not or can't be reached."""
-    with grpc.insecure_channel(arguments.target) as channel:
+    """Exit code 0 when it serves, 1 when it does not or can't be reached, 2 when the command is wrong."""
+    try:
+        trusted = grpc.ssl_channel_credentials(arguments.ca.read_bytes()) if arguments.ca else None
+    except OSError as error:
+        sys.stderr.write(f"millirank health: --ca {error.filename}: {error.strerror}\n")
+        return _EXIT_USAGE
+    target = arguments.target
+    with grpc.secure_channel(target, trusted) if trusted else grpc.insecure_channel(target) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=arguments.timeout

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from router.profile import ProfileError
 from sidecar import logs
+from sidecar.security import SecurityError
 from sidecar.server import ListenError
 from sidecar.settings import Settings, SettingsError, load, to_toml
 from sidecar.telemetry import TelemetryError
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         # small budget lasts.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         asyncio.run(_serve(settings))
-    except (SettingsError, ProfileError, TelemetryError, ListenError) as error:
+    except (SettingsError, ProfileError, TelemetryError, ListenError, SecurityError) as error:
         sys.stderr.write(f"millirank serve: {error}\n")
         return EXIT_CONFIGURATION
     return 0

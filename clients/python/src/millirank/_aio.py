@@ -27,7 +27,7 @@ from millirank._errors import ClientStateError, RequestError
 from millirank._ranking import Ranking, Reason
 from millirank._request import Extractors, Options, check_budget_ms
 from millirank._status import Failure, read_error
-from millirank._tracing import Metadata, describe_failure, outgoing_metadata
+from millirank._tracing import Metadata, describe_failure
 from millirank._wire import decision_from
 from millirank.v1 import rerank_service_pb2 as pb
 
@@ -60,6 +60,7 @@ class AsyncClient(ClientBase):
         options: ChannelOptions = (),
         reserve_ms: float = 1.0,
         slack_ms: float = 50.0,
+        token: str = "",
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         super().__init__(
@@ -68,6 +69,7 @@ class AsyncClient(ClientBase):
             options=options,
             reserve_ms=reserve_ms,
             slack_ms=slack_ms,
+            token=token,
             tracer_provider=tracer_provider,
         )
         self._connection: _Connection | None = None
@@ -131,7 +133,7 @@ class AsyncClient(ClientBase):
         with self._observed(call) as span:
             if (answer := call.answer_without_sidecar()) is not None:
                 return self._counted(answer, span)
-            return self._conclude(call, await self._ask(call, outgoing_metadata()), span)
+            return self._conclude(call, await self._ask(call, self._metadata()), span)
 
     async def explain(
         self,
@@ -189,9 +191,7 @@ class AsyncClient(ClientBase):
         request.request.ParseFromString(call.message_without_clock())
         with self._tracing.span("ExplainRoute", {"millirank.documents": len(call.documents)}) as span:
             try:
-                response = await self._connected().explain_route(
-                    request, timeout=timeout_s, metadata=outgoing_metadata()
-                )
+                response = await self._connected().explain_route(request, timeout=timeout_s, metadata=self._metadata())
             except grpc.aio.AioRpcError as error:
                 failure = read_error(error)
                 if isinstance(failure, RequestError):

@@ -18,7 +18,7 @@ from millirank._ranking import Ranking
 from millirank._request import Extractors, Options, check_budget_ms
 from millirank._stats import Stats, StatsRecorder
 from millirank._status import Failure
-from millirank._tracing import Tracing, describe, describe_failure
+from millirank._tracing import Metadata, Tracing, authorization, describe, describe_failure, outgoing_metadata
 from millirank.v1 import rerank_service_pb2 as pb
 
 T = TypeVar("T")
@@ -38,9 +38,11 @@ class ClientBase:
         options: ChannelOptions,
         reserve_ms: float,
         slack_ms: float,
+        token: str,
         tracer_provider: TracerProvider | None,
     ) -> None:
         self._target = check_target(target)
+        self._authorization = authorization(token)
         if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
             raise TypeError(
                 f"credentials is a {type(credentials).__name__}; pass what grpc.ssl_channel_credentials() returns"
@@ -58,6 +60,10 @@ class ClientBase:
     def stats(self) -> Stats:
         """What this client has answered so far; a snapshot."""
         return self._stats.snapshot()
+
+    def _metadata(self) -> Metadata:
+        """What goes along with every call: the current trace context, and the token."""
+        return outgoing_metadata() + self._authorization
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -27,7 +27,7 @@ from millirank._ranking import Ranking
 from millirank._request import Extractors, Options, check_budget_ms
 from millirank._stats import StatsRecorder
 from millirank._status import read_error
-from millirank._tracing import Metadata, describe_failure, outgoing_metadata
+from millirank._tracing import Metadata, describe_failure
 from millirank._wire import decision_from
 from millirank.v1 import rerank_service_pb2 as pb
 
@@ -43,7 +43,8 @@ class Client(ClientBase):
     ``target`` is ``"host:port"`` or ``"unix:/path"``. Insecure unless ``credentials`` are given
     (`grpc.ssl_channel_credentials`). ``options`` are gRPC channel options; they replace this client's own of
     the same name. ``reserve_ms`` (at most 10 % of a budget is taken) is kept back for the transport;
-    ``slack_ms`` is what the gRPC deadline adds to the budget. Connecting starts at once and happens in the
+    ``slack_ms`` is what the gRPC deadline adds to the budget. ``token`` is for a sidecar that asks for one
+    (its ``listen.token_file``). Connecting starts at once and happens in the
     background.
 
     One client per process: make it after a fork, not before. Raises TypeError or ValueError for a wrong
@@ -58,6 +59,7 @@ class Client(ClientBase):
         options: ChannelOptions = (),
         reserve_ms: float = 1.0,
         slack_ms: float = 50.0,
+        token: str = "",
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         super().__init__(
@@ -66,6 +68,7 @@ class Client(ClientBase):
             options=options,
             reserve_ms=reserve_ms,
             slack_ms=slack_ms,
+            token=token,
             tracer_provider=tracer_provider,
         )
         self._channel = (
@@ -146,7 +149,7 @@ class Client(ClientBase):
         with self._observed(call) as span:
             if (answer := call.answer_without_sidecar()) is not None:
                 return self._counted(answer, span)
-            return self._conclude(call, self._ask(call, outgoing_metadata()), span)
+            return self._conclude(call, self._ask(call, self._metadata()), span)
 
     def explain(
         self,
@@ -203,7 +206,7 @@ class Client(ClientBase):
         request.request.ParseFromString(call.message_without_clock())
         with self._tracing.span("ExplainRoute", {"millirank.documents": len(call.documents)}) as span:
             try:
-                response = self._explain_route(request, timeout=timeout_s, metadata=outgoing_metadata())
+                response = self._explain_route(request, timeout=timeout_s, metadata=self._metadata())
             except grpc.RpcError as error:
                 failure = read_error(error)
                 if isinstance(failure, RequestError):
