@@ -33,18 +33,19 @@ bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build
 	$(BIN)/python -m tests.bench
 
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
-PROTOS := millirank/v1/decision.proto millirank/v1/rerank_service.proto
+SERVICES := millirank/v1/rerank_service.proto millirank/v1/admin_service.proto
+PROTOS := millirank/v1/decision.proto $(SERVICES)
 STUBS  := clients/python/src
 
 proto: $(VENV)/dev ## regenerate the committed Python stubs
 	$(PROTOC) --python_out=$(STUBS) --pyi_out=$(STUBS) $(PROTOS)
-	$(PROTOC) --grpc_python_out=$(STUBS) millirank/v1/rerank_service.proto
+	$(PROTOC) --grpc_python_out=$(STUBS) $(SERVICES)
 
 proto-release: $(VENV)/dev ## promise the contract as it stands: from now on breaking it fails proto-check
 	$(BIN)/buf build proto --exclude-source-info --output proto/released.binpb
 
 proto-check: $(VENV)/dev ## the contract: lint, no breaking change, committed stubs are what it generates
-	@PROTOC="$(PROTOC)" PROTOS="$(PROTOS)" BUF=$(BIN)/buf sh proto/check.sh $(STUBS)
+	@PROTOC="$(PROTOC)" PROTOS="$(PROTOS)" SERVICES="$(SERVICES)" BUF=$(BIN)/buf sh proto/check.sh $(STUBS)
 
 embedded-models: $(VENV)/embedded ## remake both embedded models (torch; about two hours on two cores)
 	$(BIN)/python -m sidecar.embedded.make all

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The contract keeps its promises: it passes buf's lint, breaks nothing that `proto/released.binpb` promised, and the
-# committed stubs are exactly what it generates. Needs BUF, PROTOC and PROTOS; the argument is the folder of the stubs.
+# committed stubs are exactly what it generates. Needs BUF, PROTOC, PROTOS and SERVICES (those of PROTOS that have one);
+# the argument is the folder of the stubs.
 set -eu
 stubs=$1
 "$BUF" lint proto
@@ -8,7 +9,7 @@ stubs=$1
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 $PROTOC --python_out="$fresh" --pyi_out="$fresh" $PROTOS
-$PROTOC --grpc_python_out="$fresh" millirank/v1/rerank_service.proto
+$PROTOC --grpc_python_out="$fresh" $SERVICES
 for file in $(cd "$fresh" && find . -type f); do
     cmp "$fresh/$file" "$stubs/$file" ||
         { echo "proto-check: $stubs/$file is not what the contract generates; run: make proto" >&2; exit 1; }
