@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -18,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 # Imported for reflection: it serves the descriptors of what is registered in the default pool.
 from millirank.v1 import rerank_service_pb2
 
+from sidecar.listeners import ListenError, bind_tcp, bind_unix
 from sidecar.pipeline import Pipeline
 from sidecar.security import RequireToken, credentials, is_loopback
 from sidecar.service import SERVICE_NAME, RerankService
@@ -26,14 +22,8 @@ from sidecar.telemetry import Metrics
 
 _log = logging.getLogger("millirank.server")
 
-# struct sockaddr_un holds 108 bytes on Linux, the last one a zero.
-_MAX_SOCKET_PATH = 107
 # Room for gRPC's own framing around a message that is just within the limit.
 _FRAMING_BYTES = 1024
-
-
-class ListenError(Exception):
-    """A listener can't be opened. The message names the setting and the fix."""
 
 
 class Server:
@@ -84,7 +74,7 @@ class Server:
         if self._listen.tcp:
             addresses.append(self._bind_tcp(self._listen.tcp))
         if self._listen.unix:
-            addresses.append(self._bind_unix(Path(self._listen.unix)))
+            addresses.append(bind_unix(self._server, "listen.unix", Path(self._listen.unix)))
         await self._server.start()
         await self._report(health_pb2.HealthCheckResponse.SERVING)
         _log.info("serving", extra={"addresses": addresses})
@@ -104,69 +94,11 @@ class Server:
             await self._health.set(name, status)
 
     def _bind_tcp(self, address: str) -> str:
-        host, colon, port = address.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:
-            raise ListenError(f"listen.tcp is {address!r}; write host:port, such as 127.0.0.1:50051 or [::1]:50051")
-        if self._credentials is None and not is_loopback(host):
+        bound = bind_tcp(self._server, "listen.tcp", address, self._credentials)
+        if self._credentials is None and not is_loopback(bound.rpartition(":")[0]):
             _log.warning(
                 "plaintext listener off loopback: anybody who reaches it can read what is searched; set listen.tls, or "
                 "keep it behind a mesh that encrypts",
                 extra={"address": address},
             )
-        try:
-            bound = (
-                self._server.add_insecure_port(address)
-                if self._credentials is None
-                else self._server.add_secure_port(address, self._credentials)
-            )
-        except RuntimeError:
-            raise ListenError(
-                f"listen.tcp: {address} can't be opened; is another process using the port, or is the host not of "
-                "this machine? Choose another one, or port 0 for any"
-            ) from None
-        return f"{host}:{bound}"
-
-    def _bind_unix(self, path: Path) -> str:
-        if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
-            raise ListenError(
-                f"listen.unix: the path has {len(os.fsencode(path))} bytes; "
-                f"at most {_MAX_SOCKET_PATH}: choose a shorter one"
-            )
-        _make_way(path)
-        with _private_umask():
-            try:
-                self._server.add_insecure_port(f"unix:{path}")
-            except RuntimeError:
-                raise ListenError(f"listen.unix: {path} can't be opened; may this user write there?") from None
-        return f"unix:{path}"
-
-
-def _make_way(path: Path) -> None:
-    """Create the private directory, and remove what a sidecar that was killed left behind; never one in use."""
-    try:
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-            path.parent.chmod(0o770)  # mkdir's own mode is subject to the umask
-        if not path.exists():
-            return
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise ListenError(f"listen.unix: {path} exists and is not a socket; choose another path")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
-            probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ListenError(f"listen.unix: {path}: {error.strerror or error}; choose a path this user may use") from None
-    else:
-        raise ListenError(f"listen.unix: {path} is in use by another process; stop it or choose another path")
-
-
-@contextlib.contextmanager
-def _private_umask() -> Iterator[None]:
-    """Files created within are for the owner and the group only. Start-up is single-threaded, so this is safe."""
-    before = os.umask(0o117)
-    try:
-        yield
-    finally:
-        os.umask(before)
+        return bound

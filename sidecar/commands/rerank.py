@@ -17,7 +17,7 @@ from rich.table import Table
 from router.profile import ProfileError
 from sidecar.commands import candidates
 from sidecar.commands.trace_tree import span_tree
-from sidecar.server import ListenError
+from sidecar.listeners import ListenError
 from sidecar.settings import SettingsError
 from sidecar.telemetry import TelemetryError
 

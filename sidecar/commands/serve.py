@@ -11,8 +11,8 @@ from pathlib import Path
 
 from router.profile import ProfileError
 from sidecar import logs
+from sidecar.listeners import ListenError
 from sidecar.security import SecurityError
-from sidecar.server import ListenError
 from sidecar.settings import Settings, SettingsError, load, to_toml
 from sidecar.telemetry import TelemetryError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.server import ListenError
+from sidecar.listeners import ListenError
 from sidecar.settings import Listen
 from tests.helpers import ScriptedReranker, rig
 
