@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opentelemetry.sdk.trace import SpanProcessor
 
 from sidecar import assemble_rerankers
-from sidecar import profiles as profile_files
 from sidecar import telemetry as telemetry_setup
+from sidecar.admin_server import AdminServer
+from sidecar.admin_service import AdminService
 from sidecar.cache import ResultCache
 from sidecar.estimates import Estimates
 from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
+from sidecar.profile_watch import ProfileWatch
 from sidecar.rerankers.base import Reranker
 from sidecar.server import Server
 from sidecar.service import RerankService
@@ -31,11 +33,17 @@ class Sidecar:
     pipeline: Pipeline
     rerankers: Mapping[str, Reranker]
     server: Server
+    admin: AdminServer | None
+    profile_watch: ProfileWatch
     telemetry: Telemetry
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> tuple[str, ...]:
-        """Serve at once, load models behind it. Returns the addresses. Raises ListenError."""
+        """Serve at once, load models behind it. Returns the addresses, without the operator's. Raises ListenError."""
+        if self.admin is not None:
+            await self.admin.start()
         addresses = await self.server.start()
+        self._tasks.append(asyncio.create_task(self.profile_watch.run(), name="watch profiles"))
         for reranker in self.rerankers.values():
             await reranker.start()
         return addresses
@@ -43,6 +51,11 @@ class Sidecar:
     async def stop(self) -> None:
         """Drain and leave nothing behind."""
         await self.server.stop(self.settings.linger_s, self.settings.drain_s)
+        if self.admin is not None:
+            await self.admin.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pipeline.close()
         await asyncio.gather(*(reranker.close() for reranker in self.rerankers.values()))
         await asyncio.to_thread(self.telemetry.close)
@@ -54,7 +67,8 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     Raises SettingsError, ProfileError, TelemetryError, ListenError or SecurityError, each with the setting and the fix.
     """
     telemetry = telemetry_setup.set_up(environment, span_processor)
-    profiles = profile_files.load(settings.profiles)
+    watch = ProfileWatch(settings.profiles, on_reload=telemetry.metrics.profiles_reloaded)
+    profiles = watch.current
     rerankers = assemble_rerankers.build(settings, environment, profiles.default, telemetry.tracer)
     estimates = Estimates(rerankers, profiles.default, time.monotonic)
     planner = Planner(
@@ -69,6 +83,8 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         budget=settings.budget,
         tracer=telemetry.tracer,
     )
+    watch.follow(planner.use)
+    watch.follow(lambda changed: estimates.use(changed.default))
     pipeline = Pipeline(
         planner=planner,
         rerankers=rerankers,
@@ -79,4 +95,8 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     )
     service = RerankService(pipeline, settings.limits, telemetry.tracer, telemetry.metrics)
     server = Server(service, pipeline, settings.listen, settings.limits, telemetry.metrics)
-    return Sidecar(settings, pipeline, rerankers, server, telemetry)
+    admin = None
+    if settings.listen.admin:
+        admin_service = AdminService(settings.rerankers, rerankers, pipeline, watch)
+        admin = AdminServer(admin_service, settings.listen.admin)
+    return Sidecar(settings, pipeline, rerankers, server, admin, watch, telemetry)

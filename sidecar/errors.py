@@ -12,6 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from router.policy import RerankerOffError, UnknownRerankerError
+from router.profile import ProfileError
 from sidecar.pipeline import OverrunError, UnavailableError
 
 DOMAIN = "millirank.io"
@@ -69,6 +70,8 @@ def to_failure(error: BaseException, request_id: str) -> Failure:
             return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "RERANKER_OFF", request_id)
         case UnauthenticatedError():
             return _failure(grpc.StatusCode.UNAUTHENTICATED, str(error), "TOKEN_MISSING_OR_WRONG", request_id)
+        case ProfileError():
+            return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "PROFILE_REFUSED", request_id)
         case OverrunError():
             return _failure(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), error.reason.upper(), request_id)
         case UnavailableError():

@@ -34,11 +34,16 @@ class Estimates:
         self._priors: dict[str, LatencyPrior] = {}
         self._unseeded = set(rerankers)
         for name, reranker in rerankers.items():
-            known = profile.arms.get(name)
-            prior = known.latency if known else _UNKNOWN[reranker.identity.strategy]
-            self._priors[name] = prior
-            self.stage[name] = LatencyEstimator(prior)
-            self.chunk[name] = LatencyEstimator(_of_a_chunk(prior))
+            self._begin(name, _prior(reranker, profile))
+
+    def use(self, profile: Profile) -> None:
+        """Another profile decides from now on. Arms for which it states another latency start again from that, as
+        after a restart; the others keep what they have learnt."""
+        for name, reranker in self._rerankers.items():
+            prior = _prior(reranker, profile)
+            if prior != self._priors[name]:
+                self._begin(name, prior)
+                self._unseeded.add(name)
 
     def seed(self) -> None:
         """Teach both estimators what the warm-up measured, once for each reranker that has become ready."""
@@ -52,6 +57,16 @@ class Estimates:
                 samples = reranker.warm_up_samples()
                 self.stage[name] = _seeded(self._priors[name], samples, now)
                 self.chunk[name] = _seeded(_of_a_chunk(self._priors[name]), samples, now)
+
+    def _begin(self, name: str, prior: LatencyPrior) -> None:
+        self._priors[name] = prior
+        self.stage[name] = LatencyEstimator(prior)
+        self.chunk[name] = LatencyEstimator(_of_a_chunk(prior))
+
+
+def _prior(reranker: Reranker, profile: Profile) -> LatencyPrior:
+    known = profile.arms.get(reranker.identity.name)
+    return known.latency if known else _UNKNOWN[reranker.identity.strategy]
 
 
 def _seeded(prior: LatencyPrior, samples: Sequence[tuple[int, float]], now: float) -> LatencyEstimator:

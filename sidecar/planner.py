@@ -64,6 +64,10 @@ class Planner:
         self._tracer = tracer
         self._clock = clock
 
+    def use(self, profiles: Profiles) -> None:
+        """Decide with these from now on; a plan that was made before keeps the profile that it was made with."""
+        self._profiles = profiles
+
     def plan(self, request: Request, deadline_left_ms: float | None, arrived: float, mode: Mode) -> Plan:
         """Decide. Raises UnknownRerankerError or RerankerOffError for a forced arm."""
         # Where models are out of the question there is nothing to weigh: no span, no digests, nobody is asked.

@@ -73,6 +73,9 @@ class Listen(Section):
     token_file: str = Field(
         "", description="file of a bearer token that every call but health checks has to carry; '' asks for none"
     )
+    # Off by default: whoever opens it can switch reranking off, and a fixed port would be in the way of a second
+    # sidecar. Profiles are reloaded without it too.
+    admin: str = Field("", description="AdminService: loopback host:port, or unix:/path; '' is off")
 
 
 class Limits(Section):
@@ -120,7 +123,11 @@ class Settings(Section):
         ge=0,
         description="after SIGTERM, how long new calls still get their first-stage order (DRAINING)",
     )
-    profiles: tuple[str, ...] = Field((), description="profile files; one per corpus, beside the built-in default")
+    profiles: tuple[str, ...] = Field(
+        (),
+        description="profile files, one per corpus, or folders of them, beside the built-in default; read again when "
+        "they change",
+    )
     listen: Listen = Listen()
     limits: Limits = Limits()
     budget: BudgetSettings = BudgetSettings()

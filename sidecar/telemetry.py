@@ -86,6 +86,7 @@ class Metrics:
         self._degradations = meter.create_counter("millirank.degradations", "1", "Answers that were less than planned")
         self._cost = meter.create_counter("millirank.cost", "{micro_usd}", "Price of what was computed")
         self._errors = meter.create_counter("millirank.errors", "1", "Requests answered with an error")
+        self._reloads = meter.create_counter("millirank.profile.reloads", "1", "Changed profiles, taken or refused")
 
     def answered(self, answer: Answer) -> None:
         """Count one answer."""
@@ -120,6 +121,10 @@ class Metrics:
     def failed(self, code: str) -> None:
         """Count one error."""
         self._errors.add(1, {"rpc.grpc.status_code": code})
+
+    def profiles_reloaded(self, accepted: bool) -> None:
+        """Count one change of the profile files."""
+        self._reloads.add(1, {"millirank.outcome": "accepted" if accepted else "refused"})
 
 
 @functools.lru_cache(maxsize=1024)

@@ -178,6 +178,7 @@ def request(query: str = "red green blue", *texts: str, **fields: Any) -> Reques
 class Rig:
     """A sidecar's parts around rerankers of a test, and everything that they traced and counted."""
 
+    planner: Planner
     pipeline: Pipeline
     service: RerankService
     spans: InMemorySpanExporter
@@ -251,4 +252,4 @@ def rig(
     )
     instruments = Metrics(meter)
     service = RerankService(pipeline, settings.limits, tracer, instruments)
-    return Rig(pipeline, service, spans, clock, settings, reader, instruments)
+    return Rig(planner, pipeline, service, spans, clock, settings, reader, instruments)

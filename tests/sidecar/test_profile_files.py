@@ -57,12 +57,38 @@ def test_missing_file(tmp_path: Path) -> None:
     assert "absent.json does not exist; correct `profiles`" in message
 
 
+def test_folder_stands_for_the_profiles_in_it(tmp_path: Path) -> None:
+    """Every *.json in it, links too; hidden files and other kinds are not looked at. An empty one is no mistake."""
+    assert profiles.load([str(tmp_path)]).select("legal").corpus == "default"
+    written(tmp_path, "legal")
+    (tmp_path / "medical.json").symlink_to(written(tmp_path, "medical", "..hidden.json"))
+    (tmp_path / "notes.txt").write_text("no profile")
+    assert [each.corpus for each in profiles.load([str(tmp_path)]).all()] == ["default", "legal", "medical"]
+
+
+def test_source_of_a_profile_is_kept(tmp_path: Path) -> None:
+    """The file and its text, byte for byte; the built-in one has no file."""
+    path = written(tmp_path, "legal")
+    loaded = profiles.load([path])
+    assert loaded.sources["legal"] == profiles.Source(Path(path), Path(path).read_text())
+    assert loaded.sources["default"] == profiles.Source(None, profiles.BUILT_IN.read_text())
+
+
+def test_changed_corpora(tmp_path: Path) -> None:
+    """New, gone and rewritten ones are changed; equal bytes are not, wherever they lie."""
+    before = profiles.load([written(tmp_path, "a"), written(tmp_path, "b"), written(tmp_path, "c")])
+    (tmp_path / "b.json").write_text((tmp_path / "b.json").read_text() + " ")
+    after = profiles.load([written(tmp_path, "a", "moved.json"), str(tmp_path / "b.json"), written(tmp_path, "d")])
+    assert after.changed_from(before) == before.changed_from(after) == ("b", "c", "d")
+    assert after.changed_from(after) == ()
+
+
 def test_unreadable_file(tmp_path: Path) -> None:
-    """A folder in place of a file is told as such."""
-    assert "can't be read: Is a directory" in refused(str(tmp_path))
+    """What can't be read is told as such: here a path that goes on behind a file."""
+    assert "can't be read: Not a directory" in refused(written(tmp_path, "legal") + "/more.json")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\xfd"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\xfd", b"[" * 100_000, b"9" * 5_000])
 def test_file_that_is_no_json(tmp_path: Path, content: bytes) -> None:
     """Truncated and binary files are named."""
     path = tmp_path / "broken.json"
