@@ -31,12 +31,12 @@ from rich.console import Console
 
 from sidecar.calibrate import builtin, stdlib
 from sidecar.calibrate.metrics import Interval, Qrels, ndcg_at_10, paired_bootstrap
+from sidecar.calibrate.private_sidecar import PrivateSidecarError, connected, orderly_end, sidecar
 from sidecar.commands import demo_collection as collection
 from sidecar.commands import demo_report as report
 from sidecar.commands import explain
 from sidecar.commands.demo_measure import Search
 from sidecar.commands.demo_passes import TITLES, Measured, Passes
-from sidecar.commands.demo_sidecar import DemoError, connected, orderly_end, sidecar
 from sidecar.engines.manifest import ModelError
 from sidecar.engines.threads import usable_cpus
 
@@ -49,6 +49,10 @@ _KEEPS_NOTHING = _SETTINGS | {
     "MILLIRANK_RERANKERS__MINILM_L6__VECTOR_BYTES": "0",
     "MILLIRANK_RERANKERS__MINILM_L6__WARM_IDLE": "false",
 }
+
+
+class DemoError(Exception):
+    """The demo can't go on. The message says what to do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         sys.stderr.write(f"millirank demo: {error}; install it with: pip install 'millirank-server[demo]'\n")
         return 1
-    except (DemoError, MillirankError, ModelError, OSError) as error:
+    except (DemoError, PrivateSidecarError, MillirankError, ModelError, OSError) as error:
         sys.stderr.write(f"millirank demo: {error}\n")
         return 1
     return 0
@@ -107,8 +111,8 @@ def demonstrate(
 ) -> None:
     """The whole demo on a collection with questions; ``budgets`` ascending, in ms.
 
-    Raises DemoError when a question has no answer in the collection or the sidecar does not answer, OSError when
-    ``output`` can't be written.
+    Raises DemoError when a question has no answer in the collection or no request is answered in time,
+    PrivateSidecarError when a sidecar does not start, OSError when ``output`` can't be written.
     """
     # Here, so that `--help` needs no search libraries.
     from sidecar.calibrate.first_stage import FirstStage

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sidecar.calibrate.private_sidecar import PrivateSidecarError
 from sidecar.calibrate.stdlib import Question, StdlibDocument
 from sidecar.commands import demo
 from sidecar.commands.demo_measure import in_budget, quantile
 from sidecar.commands.demo_report import Move, examples, moves
-from sidecar.commands.demo_sidecar import DemoError
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc to find processes")
 
@@ -138,7 +138,7 @@ def test_a_sidecar_that_does_not_start_is_reported_with_its_reason(
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with pytest.raises(DemoError, match=r"exit code 2(.|\n)*listen\.unix"):
+    with pytest.raises(PrivateSidecarError, match=r"exit code 2(.|\n)*listen\.unix"):
         demo.demonstrate(
             DOCUMENTS,
             QUESTIONS[:1],

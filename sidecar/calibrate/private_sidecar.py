@@ -1,4 +1,4 @@
-"""The demo's own sidecars: real child processes on private sockets, stopped whatever happens to the demo."""
+"""A command's own sidecars: real child processes on private sockets, stopped whatever happens to the command."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _LAST_LINES = 5
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class DemoError(Exception):
-    """The demo can't go on. The message says what to do."""
+class PrivateSidecarError(Exception):
+    """A private sidecar did not start, or has ended. The message has its last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class SidecarProcess:
         return f"unix:{self.socket}"
 
     def check(self) -> None:
-        """Raises DemoError with its last words if it has ended."""
+        """Raises PrivateSidecarError with its last words if it has ended."""
         if self.process.poll() is not None:
-            raise DemoError(
+            raise PrivateSidecarError(
                 f"the sidecar ended with exit code {self.process.returncode}; it said last:\n{self.last_words()}"
             )
 
@@ -60,8 +60,8 @@ class SidecarProcess:
 def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[SidecarProcess]:
     """``millirank serve`` with ``settings`` as environment variables and otherwise its defaults.
 
-    Returns at once, while it starts. Settings of whoever runs the demo are not inherited; OTEL_* variables are, so
-    that the demo's traces go where they say.
+    Returns at once, while it starts. Settings of whoever runs the command are not inherited; OTEL_* variables are, so
+    that traces go where they say.
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MILLIRANK_")}
     socket, log = folder / f"{name}.sock", folder / f"{name}.log"
@@ -70,7 +70,7 @@ def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[Si
     try:
         # A signal in the middle of Popen would leave a child that nobody knows of.
         with log.open("wb") as output, _held_signals():
-            # In a session of its own: Ctrl-C reaches only the demo, which then stops its children in order.
+            # In a session of its own: Ctrl-C reaches only the command, which then stops its children in order.
             process = subprocess.Popen(
                 [sys.executable, "-m", "sidecar", "serve"],
                 env={**inherited, **own, **settings},
@@ -86,25 +86,29 @@ def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[Si
 
 
 @contextlib.contextmanager
-def connected(child: SidecarProcess, query: str, documents: list[Document]) -> Iterator[Client]:
+def connected(
+    child: SidecarProcess, query: str, documents: list[Document], ready_timeout_s: float = _READY_TIMEOUT_S
+) -> Iterator[Client]:
     """A client of the sidecar, once it serves and no arm for this request is still loading its model.
 
-    Raises DemoError when it ends or takes too long.
+    Raises PrivateSidecarError when it ends, or its models need longer than ``ready_timeout_s``.
     """
     with Client(child.target) as client:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not client.wait_until_ready(timeout_s=0.5):
             child.check()
             if time.monotonic() > deadline:
-                raise DemoError(
+                raise PrivateSidecarError(
                     f"the sidecar does not answer after {_START_TIMEOUT_S:.0f} s; it said last:\n{child.last_words()}"
                 )
-        _wait_for_models(client, child, query, documents)
+        _wait_for_models(client, child, query, documents, ready_timeout_s)
         yield client
 
 
-def _wait_for_models(client: Client, child: SidecarProcess, query: str, documents: list[Document]) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT_S
+def _wait_for_models(
+    client: Client, child: SidecarProcess, query: str, documents: list[Document], timeout_s: float
+) -> None:
+    deadline = time.monotonic() + timeout_s
     loading = ""
     while time.monotonic() < deadline:
         child.check()
@@ -115,7 +119,7 @@ def _wait_for_models(client: Client, child: SidecarProcess, query: str, document
         if not loading:
             return
         time.sleep(_POLL_S)
-    raise DemoError(f"the sidecar's models are not ready after {_READY_TIMEOUT_S:.0f} s: {loading}")
+    raise PrivateSidecarError(f"the sidecar's models are not ready after {timeout_s:.0f} s: {loading}")
 
 
 def _still_loading(decision: Decision) -> str:
@@ -138,7 +142,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def _held_signals() -> Iterator[None]:
-    """Signals that end the demo take effect when this block has ended."""
+    """Signals that end the command take effect when this block has ended."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread gets them
         return
