@@ -14,7 +14,7 @@ from sidecar.calibrate.report.tables import Table
 
 _STYLE = """
 :root { color-scheme: light; }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem; background: #fff; color: #1a1a1a;
+body { margin: 0 auto; max-width: 64rem; padding: 1rem; background: #fff; color: #1a1a1a;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.5rem; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
@@ -25,8 +25,10 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #888; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-img { width: 100%; height: auto; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { min-width: 9rem; }
+td.number { white-space: nowrap; }
+img { width: 100%; max-width: 52rem; min-width: 32rem; height: auto; }
 .note, .facts { color: #444; font-size: .85rem; }
 summary { cursor: pointer; margin-top: 1.5rem; font-weight: 600; }
 code { background: #f4f4f4; padding: .1rem .3rem; }
@@ -85,4 +87,4 @@ def _cells(tag: str, cells: Sequence[str], numeric: Sequence[bool]) -> Iterator[
 
 def _image(path: Path, alternative: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{data}">'
+    return f'<div class="wide"><img alt="{escape(alternative)}" src="data:image/png;base64,{data}"></div>'

@@ -37,10 +37,10 @@ def headline(readout: ReadOut) -> Table:
         header=(
             "Reranker",
             "nDCG@10",
-            "gain (95 % interval)",
-            "helped / hurt",
             "p50 add",
             "p95 add",
+            "gain (95 % interval)",
+            "helped / hurt",
             *(("p50 add, new docs",) if cold else ()),
             "cost per 1k",
         ),
@@ -66,15 +66,15 @@ def _shown(readout: ReadOut) -> Iterator[ArmPoint]:
 
 def _arm_row(point: ArmPoint, cold: bool) -> tuple[str, ...]:
     if point.reranker == NONE_ARM:
-        zeros = ("0 ms",) * (3 if cold else 2)
-        return ("None (first stage only)", f"{point.ndcg10:.3f}", "", "", *zeros, "$0")
+        cells = ("None (first stage only)", f"{point.ndcg10:.3f}", "0 ms", "0 ms", "", "")
+        return (*cells, *(("0 ms",) if cold else ()), "$0")
     return (
         arm_name(point),
         f"{point.ndcg10:.3f}",
-        difference(point.gain),
-        f"{point.gain.helped} / {point.gain.hurt}",
         _ms(point.warm, "p50"),
         _ms(point.warm, "p95"),
+        difference(point.gain),
+        f"{point.gain.helped} / {point.gain.hurt}",
         *((_ms(point.cold, "p50"),) if cold else ()),
         _usd(point.usd_per_1k),
     )
