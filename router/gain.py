@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from router.profile import GainCurve, Profile, signal_set
+from router.profile import GainCurve, GainPoint, Profile, signal_set
 from router.traits import Traits
 
 ASSUMED_FROM_K: Final = 10
@@ -37,37 +37,27 @@ def read_curve(curve: GainCurve, ks: tuple[int, ...]) -> tuple[tuple[float, floa
     """(expected, lower) at each of ``ks``: linear in log(k) between the points, through (1, 0), flat at the end.
 
     One candidate cannot be reordered, hence (1, 0); log(k) because the measured curves are close to straight in
-    it until their knee. Calibration states the interval at the best k only: elsewhere its width is taken to
-    shrink with the gain, because fewer candidates moved means a smaller effect either way.
+    it until their knee. ``lower`` is the smallest of the lower ends up to k: an arm that is cut short answers with
+    fewer candidates scored, so all of those counts have to be safe.
 
     Remembered: a profile has few curves, and requests few different numbers of candidates.
     """
-    best = -math.inf
-    for _, gain in curve.points:
-        if gain > best:
-            best = gain
-    read = []
-    for k in ks:
-        expected = _interpolate(curve.points, k)
-        share = min(1.0, abs(expected) / best) if best > 0.0 else 1.0
-        # Written so that the lower end at the best k is the stated one to the last bit.
-        read.append((expected, (expected - best * share) + curve.lower * share))
-    return tuple(read)
+    return tuple(_read(curve.points, k) for k in ks)
 
 
 def assumed_curve(gain: float) -> GainCurve:
     """The curve of a reranker whose gain the operator states instead of measuring it: flat from k = 10 on."""
-    return GainCurve(((ASSUMED_FROM_K, gain),), gain)
+    return GainCurve((GainPoint(ASSUMED_FROM_K, gain, gain),))
 
 
-def _interpolate(points: tuple[tuple[int, float], ...], k: int) -> float:
+def _read(points: tuple[GainPoint, ...], k: int) -> tuple[float, float]:
     if k <= 1:
-        return 0.0
-    left_k, left = 1, 0.0
-    for right_k, right in points:
-        if k == right_k:
-            return right
-        if k < right_k:
-            return left + (right - left) * math.log(k / left_k) / math.log(right_k / left_k)
-        left_k, left = right_k, right
-    return left
+        return 0.0, 0.0
+    left, safe = GainPoint(1, 0.0, 0.0), math.inf
+    for right in points:
+        if k < right.k:
+            share = math.log(k / left.k) / math.log(right.k / left.k)
+            gain = left.gain + (right.gain - left.gain) * share
+            return gain, min(safe, left.lower + (right.lower - left.lower) * share)
+        left, safe = right, min(safe, right.lower)
+    return left.gain, safe

@@ -2,7 +2,7 @@
 
 `parse` reads the file that a calibration writes. The format, with every key::
 
-    {"format": "millirank.profile/1",
+    {"format": "millirank.profile/2",
      "corpus": "default",
      "rerank_ks": [10, 25, 50, 100],              candidate counts the router tries, ascending
      "min_gain_per_second": 0.1,                  nDCG@10 that one more second has to add
@@ -12,7 +12,7 @@
        "<reranker name, or signals>": {
          "strategy": "late_interaction",
          "latency": {"base_ms": 4.0, "ms_per_token": 0.02, "spread": 1.5},
-         "gains":   {"bm25": {"points": [[10, 0.05], [50, 0.11]], "lower": 0.08}},
+         "gains":   {"bm25": {"points": [[10, 0.05, 0.03], [50, 0.11, 0.08]]}},
          "weights": {"bm25": {"rerank": 1.0, "signals": {"bm25": 0.5, "rank": 0.1}}}}}}
 
 ``gains`` and ``weights`` are keyed by signal set: the known signals that came along, sorted, joined by "+";
@@ -27,13 +27,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from router.arms import Strategy
 from router.latency import LatencyPrior
 from router.traits import Traits
 
-FORMAT: Final = "millirank.profile/1"
+FORMAT: Final = "millirank.profile/2"
 SIGNALS_ARM: Final = "signals"
 """Key of the SIGNALS strategy in `Profile.arms`; rerankers cannot have this name."""
 RANK_SIGNAL: Final = "rank"
@@ -52,16 +52,19 @@ class FusionWeights:
     signals: Mapping[str, float]
 
 
+class GainPoint(NamedTuple):
+    """nDCG@10 gain over first-stage order with ``k`` candidates scored, and the lower end of its interval."""
+
+    k: int
+    gain: float
+    lower: float
+
+
 @dataclass(frozen=True, slots=True)
 class GainCurve:
-    """Expected nDCG@10 gain over first-stage order, by number of scored candidates.
+    """Expected gain by number of scored candidates: at least one point, ``k`` ascending from at least 2."""
 
-    ``points`` are (k, gain) with ascending k of at least 2; ``lower`` is the lower end of the gain's
-    confidence interval at the best k.
-    """
-
-    points: tuple[tuple[int, float], ...]
-    lower: float
+    points: tuple[GainPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,23 +159,28 @@ def _strategy(arm: str, data: object, path: str) -> Strategy:
 
 
 def _curve(data: object, path: str) -> GainCurve:
-    fields = _object(data, path, required=("points", "lower"))
-    points: list[tuple[int, float]] = []
-    for index, pair in enumerate(_list(fields["points"], f"{path}.points")):
-        here = f"{path}.points[{index}]"
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise ProfileError(f"{here}: expected [k, gain], got {pair!r}")
-        k, gain = _integer(pair[0], f"{here}[0]", low=2), _number(pair[1], f"{here}[1]", low=-1.0, high=1.0)
-        if points and k <= points[-1][0]:
-            raise ProfileError(f"{here}[0]: k must ascend, got {k} after {points[-1][0]}; sort the points by k")
-        points.append((k, gain))
+    fields = _object(data, path, required=("points",))
+    points: list[GainPoint] = []
+    for index, values in enumerate(_list(fields["points"], f"{path}.points")):
+        point = _point(values, f"{path}.points[{index}]")
+        if points and point.k <= points[-1].k:
+            raise ProfileError(
+                f"{path}.points[{index}][0]: k must ascend, got {point.k} after {points[-1].k}; sort the points by k"
+            )
+        points.append(point)
     if not points:
-        raise ProfileError(f"{path}.points: is empty; give at least one [k, gain], or leave the signal set out")
-    lower = _number(fields["lower"], f"{path}.lower", low=-1.0, high=1.0)
-    best = max(gain for _, gain in points)
-    if lower > best:
-        raise ProfileError(f"{path}.lower: {lower} is above the best gain {best}; give the lower end of its interval")
-    return GainCurve(tuple(points), lower)
+        raise ProfileError(f"{path}.points: is empty; give at least one [k, gain, lower], or leave the signal set out")
+    return GainCurve(tuple(points))
+
+
+def _point(data: object, path: str) -> GainPoint:
+    if not isinstance(data, list) or len(data) != 3:
+        raise ProfileError(f"{path}: expected [k, gain, lower end of the gain's interval], got {data!r}")
+    k = _integer(data[0], f"{path}[0]", low=2)
+    gain, lower = (_number(data[place], f"{path}[{place}]", low=-1.0, high=1.0) for place in (1, 2))
+    if lower > gain:
+        raise ProfileError(f"{path}[2]: {lower} is above the gain {gain}; give the lower end of its interval")
+    return GainPoint(k, gain, lower)
 
 
 def _weights(data: object, path: str, signals: str, strategy: Strategy) -> FusionWeights:

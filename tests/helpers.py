@@ -140,7 +140,7 @@ def arm_data(
     return {
         "strategy": strategy,
         "latency": {"base_ms": 0.1, "ms_per_token": ms_per_token, "spread": 1.2},
-        "gains": {key: {"points": [[2, gain]], "lower": gain} for key in ("", "bm25")},
+        "gains": {key: {"points": [[2, gain, gain]]} for key in ("", "bm25")},
         "weights": {
             "": {**own, "signals": {}},
             "bm25": {**own, "signals": dict(weights or {"bm25": 1.0})},
@@ -151,7 +151,7 @@ def arm_data(
 def profile_data(corpus: str = "default", **arms: dict[str, Any]) -> dict[str, Any]:
     """A profile as JSON, in the format of `router.profile`; by default it knows one arm, ``scripted``."""
     return {
-        "format": "millirank.profile/1",
+        "format": "millirank.profile/2",
         "corpus": corpus,
         "rerank_ks": [10, 25, 50, 100],
         "min_gain_per_second": 0.01,

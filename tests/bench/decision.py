@@ -150,8 +150,7 @@ def _profile() -> Profile:
             "latency": latency,
             "gains": {
                 _SIGNAL_SET: {
-                    "points": [[k, 0.02 * (number + 1) + 0.0001 * k] for k in _RERANK_KS],
-                    "lower": 0.01,
+                    "points": [[k, 0.02 * (number + 1) + 0.0001 * k, 0.01] for k in _RERANK_KS],
                 }
             },
             "weights": weights,
@@ -162,7 +161,7 @@ def _profile() -> Profile:
     arms["signals"] = {
         "strategy": "signals",
         "latency": latency,
-        "gains": {_SIGNAL_SET: {"points": [[10, 0.01], [200, 0.02]], "lower": 0.005}},
+        "gains": {_SIGNAL_SET: {"points": [[10, 0.01, 0.005], [200, 0.02, 0.005]]}},
         "weights": {_SIGNAL_SET: fused},
     }
     return parse(

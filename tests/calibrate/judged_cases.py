@@ -102,13 +102,13 @@ def profile(
         return {
             "strategy": SERVICE.strategies.get(name, name),
             "latency": {"base_ms": 5.0, "ms_per_token": ms_per_token, "spread": 1.2},
-            "gains": {signals: {"points": [list(point) for point in points], "lower": floor}},
+            "gains": {signals: {"points": [[k, gain, min(gain, floor)] for k, gain in points]}},
             "weights": {signals: weights if name == "signals" else weights | {"rerank": 1.0}},
         }
 
     return parse(
         {
-            "format": "millirank.profile/1",
+            "format": "millirank.profile/2",
             "corpus": "made-up",
             "rerank_ks": [10, 25, 50],
             "min_gain_per_second": 0.02,

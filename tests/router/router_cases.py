@@ -8,7 +8,7 @@ from typing import Any
 from router.arms import Availability, State, Strategy, Work
 from router.latency import LatencyPrior, Pace
 from router.policy import Decision, RerankerView, Routing, choose
-from router.profile import ArmProfile, FusionWeights, GainCurve, Profile
+from router.profile import ArmProfile, FusionWeights, GainCurve, GainPoint, Profile
 from router.traits import Traits
 
 CURVE = ((10, 0.05), (25, 0.08), (50, 0.10), (100, 0.11))
@@ -25,7 +25,8 @@ def arm_profile(
     signals: str = "bm25",
 ) -> ArmProfile:
     weights = {signals: FusionWeights(1.0, {"bm25": 0.5})}
-    return ArmProfile(strategy, {signals: GainCurve(points, lower)}, weights, LatencyPrior(5.0, 0.05))
+    curve = GainCurve(tuple(GainPoint(k, gain, min(gain, lower)) for k, gain in points))
+    return ArmProfile(strategy, {signals: curve}, weights, LatencyPrior(5.0, 0.05))
 
 
 def make_profile(

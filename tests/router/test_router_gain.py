@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from router_cases import arm_profile, make_profile, make_traits
 
 from router.arms import Strategy
 from router.gain import assumed_curve, expected_gain, read_curve
-from router.profile import GainCurve
+from router.profile import GainCurve, GainPoint
 
+GAINS = st.floats(-0.2, 0.5)
 PROFILE = make_profile({"ce": arm_profile(Strategy.CROSS_ENCODER, ((10, 0.04), (40, 0.08)), 0.02)})
 
 
@@ -31,11 +34,28 @@ def test_k_is_cut_to_the_documents() -> None:
     assert expected_gain(PROFILE, "ce", traits, 40) == expected_gain(PROFILE, "ce", traits, 10)
 
 
-def test_the_interval_narrows_with_the_gain() -> None:
-    """At the best k the stated bound, to the last bit; at half the gain, half the width below it."""
-    (half, whole) = read_curve(GainCurve(((10, 0.04), (40, 0.08)), 0.02), (10, 40))
-    assert half == pytest.approx((0.04, 0.01))
-    assert whole == (0.08, 0.02)
+def test_every_point_has_its_own_lower_end() -> None:
+    """Linear in the logarithm like the gain: 20 is half-way between 10 and 40."""
+    curve = GainCurve((GainPoint(10, 0.04, 0.01), GainPoint(40, 0.08, 0.03)))
+    read = read_curve(curve, (10, 20, 40))
+    assert [expected for expected, _ in read] == pytest.approx([0.04, 0.06, 0.08])
+    assert [lower for _, lower in read] == [0.01, 0.01, 0.01]
+
+
+def test_the_lower_end_is_the_worst_of_all_counts_up_to_k() -> None:
+    """Cut short at 10 of 40 the arm may hurt, so planning 40 may hurt as much."""
+    curve = GainCurve((GainPoint(10, 0.01, -0.03), GainPoint(40, 0.08, 0.05)))
+    read = read_curve(curve, (2, 10, 20, 40))
+    assert [lower for _, lower in read] == pytest.approx([-0.03 * math.log10(2), -0.03, -0.03, -0.03])
+
+
+@given(st.lists(st.tuples(st.integers(2, 300), GAINS, GAINS), min_size=1, max_size=6, unique_by=lambda p: p[0]))
+def test_a_larger_k_is_never_safer(drawn: list[tuple[int, float, float]]) -> None:
+    """From the first point on the lower end never rises with k, because a cut may leave any smaller count."""
+    points = [GainPoint(k, max(pair), min(pair)) for k, *pair in sorted(drawn)]
+    ks = tuple(range(points[0].k, 310))
+    lowers = [lower for _, lower in read_curve(GainCurve(tuple(points)), ks)]
+    assert lowers == sorted(lowers, reverse=True)
 
 
 def test_not_calibrated_is_none() -> None:

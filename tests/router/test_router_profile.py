@@ -11,18 +11,18 @@ from router_cases import make_traits
 
 from router.arms import Strategy
 from router.latency import LatencyPrior
-from router.profile import FusionWeights, GainCurve, ProfileError, parse, signal_set
+from router.profile import FusionWeights, GainCurve, GainPoint, ProfileError, parse, signal_set
 
 VALID: dict[str, Any] = json.loads("""
-{"format": "millirank.profile/1", "corpus": "default", "rerank_ks": [10, 50], "min_gain_per_second": 0.1,
+{"format": "millirank.profile/2", "corpus": "default", "rerank_ks": [10, 50], "min_gain_per_second": 0.1,
  "known_signals": ["dense", "bm25"], "about": {"collections": 6},
  "arms": {
    "signals": {"strategy": "signals", "latency": {"base_ms": 0.05, "ms_per_token": 0},
-     "gains": {"bm25+dense": {"points": [[10, 0.01]], "lower": 0.0}},
+     "gains": {"bm25+dense": {"points": [[10, 0.01, 0.0]]}},
      "weights": {"bm25+dense": {"signals": {"bm25": 1, "dense": 0.5}}}},
    "minilm-l6": {"strategy": "late_interaction",
      "latency": {"base_ms": 4, "ms_per_token": 0.02, "spread": 2},
-     "gains": {"": {"points": [[10, 0.05], [50, 0.1]], "lower": 0.08}},
+     "gains": {"": {"points": [[10, 0.05, 0.03], [50, 0.1, 0.08]]}},
      "weights": {"": {"rerank": 1, "signals": {"rank": 0.1}}, "bm25": {"rerank": 1, "signals": {"bm25": 0.5}}}}}}
 """)
 
@@ -35,7 +35,7 @@ def test_reads_every_field() -> None:
     arm = profile.arms["minilm-l6"]
     assert arm.strategy is Strategy.LATE_INTERACTION
     assert arm.latency == LatencyPrior(4.0, 0.02, 2.0)
-    assert arm.gains == {"": GainCurve(((10, 0.05), (50, 0.1)), 0.08)}
+    assert arm.gains == {"": GainCurve((GainPoint(10, 0.05, 0.03), GainPoint(50, 0.1, 0.08)))}
     assert arm.weights["bm25"] == FusionWeights(1.0, {"bm25": 0.5})
     assert profile.arms["signals"].latency == LatencyPrior(0.05, 0.0, 1.5)
 
@@ -54,7 +54,7 @@ CE_PATH = r'\$\.arms\["minilm-l6"\]'
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (("format",), "millirank.profile/2", r"^\$\.format: .*this version reads that format only"),
+        (("format",), "millirank.profile/1", r"^\$\.format: .*this version reads that format only"),
         (("rerank_kz",), [10], r"^\$\.rerank_kz: unknown key \(did you mean 'rerank_ks'\?\)"),
         (("rerank_ks",), [50, 10], r"^\$\.rerank_ks: must ascend .*write \[10, 50\]"),
         (("rerank_ks",), [10, True], r"^\$\.rerank_ks\[1\]: expected a whole number, got True"),
@@ -66,9 +66,13 @@ CE_PATH = r'\$\.arms\["minilm-l6"\]'
         ((*CE, "strategy"), "late_interation", CE_PATH + r"\.strategy: .*did you mean 'late_interaction'"),
         ((*CE, "strategy"), "signals", CE_PATH + r"\.strategy: arm 'minilm-l6' needs one of cross_encoder"),
         ((*CE, "latency", "spread"), 0.9, CE_PATH + r"\.latency\.spread: must be at least 1, got 0\.9"),
-        ((*CE, "gains", "", "points"), [[50, 0.1], [10, 0.1]], r"\.points\[1\]\[0\]: k must ascend, got 10 after 50"),
-        ((*CE, "gains", "", "points"), [[10]], r"\.points\[0\]: expected \[k, gain\], got \[10\]"),
-        ((*CE, "gains", "", "lower"), 0.2, r"\.lower: 0\.2 is above the best gain 0\.1"),
+        (
+            (*CE, "gains", "", "points"),
+            [[50, 0.1, 0], [10, 0.1, 0]],
+            r"\.points\[1\]\[0\]: k must ascend, got 10 after",
+        ),
+        ((*CE, "gains", "", "points"), [[10, 0.1]], r"\.points\[0\]: expected \[k, gain, lower"),
+        ((*CE, "gains", "", "points"), [[10, 0.1, 0.2]], r"\.points\[0\]\[2\]: 0\.2 is above the gain 0\.1"),
         ((*CE, "weights", "dense+bm25"), {}, r"write the signal set as 'bm25\+dense'"),
         ((*CE, "weights", "bm52"), {}, r"'bm52' is not in \$\.known_signals \(did you mean 'bm25'\?\)"),
         ((*CE, "weights", "", "signals"), {"bm25": 1}, r"\.signals\.bm25: unknown key; allowed here: rank"),
