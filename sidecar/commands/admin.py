@@ -124,14 +124,14 @@ def _show_rerankers(answer: pb.ListRerankersResponse, console: Console) -> None:
 def _show_profile(answer: pb.GetProfileResponse, console: Console) -> None:
 
     profile = parse(json.loads(answer.content), answer.version.revision)
-    table = Table("arm", "signals", "expected gain at k", "lower end", "prior")
+    table = Table("arm", "signals", "expected gain at k (lower end)", "prior")
     for name, arm in profile.arms.items():
         prior = f"{arm.latency.base_ms:g} ms + {arm.latency.ms_per_token:g} ms/token"
         for signals, curve in arm.gains.items():
-            points = ", ".join(f"{gain:+.3f} at {k}" for k, gain in curve.points)
-            table.add_row(escape(name), escape(signals or "none"), points, f"{curve.lower:+.3f}", prior)
+            points = ", ".join(f"{gain:+.3f} at {k} ({lower:+.3f})" for k, gain, lower in curve.points)
+            table.add_row(escape(name), escape(signals or "none"), points, prior)
         if not arm.gains:
-            table.add_row(escape(name), "", "not calibrated", "", prior)
+            table.add_row(escape(name), "", "not calibrated", prior)
     console.print(table)
     console.print(f"decides: {answer.version.corpus} {answer.version.revision}", markup=False)
     _show_versions(answer.loaded, console)
