@@ -9,7 +9,9 @@ prediction = (a + b * tokens) * quantile of actual/predicted
   (at least 20): the prior and the first samples, measured against a line that was still moving, must not
   linger.
 - Childhood: a ratio to a line that was still moving says nothing later on. For its first `_CHILDHOOD` samples the
-  histogram is therefore made anew from the samples themselves, against the line as it stands.
+  histogram is therefore made anew from the samples themselves, against the line as it stands. The largest of them
+  counts as the second largest: among so few, one spike would be the 95th percentile, and an arm that is not chosen for
+  it learns nothing better.
 - Change of level (a neighbour took the CPU, a model got a new GPU): Page's two-sided cumulative sum test
   (Page 1954) on the standardised log ratio makes the estimator young again. Waiting for a half-life of 500
   samples to pass would overrun budgets, or waste them, for minutes.
@@ -28,7 +30,7 @@ from typing import Final, NamedTuple
 from router.histogram import Z95, RatioHistogram
 from router.regression import ForgettingLine
 
-IDLE_HALF_LIFE_S: Final = 120.0
+IDLE_HALF_LIFE_S: Final = 30.0
 _YOUNGEST_HALF_LIFE: Final = 20.0
 _CHILDHOOD: Final = 32  # samples
 _KEEP_ON_CHANGE: Final = 10.0  # samples' worth of weight that survives a change of level
@@ -158,8 +160,10 @@ class LatencyEstimator:
             return
         self._first.append((tokens, ms, censored))
         self._histogram = RatioHistogram(self._spread)
-        for seen_tokens, seen_ms, cut_off in self._first:
-            log_ratio = math.log(seen_ms / self._line.at(seen_tokens))
+        log_ratios = [math.log(seen_ms / self._line.at(seen_tokens)) for seen_tokens, seen_ms, _ in self._first]
+        largest = sorted(log_ratios)[-2] if len(log_ratios) > 1 else 0.0
+        for log_ratio, (_, _, cut_off) in zip(log_ratios, self._first, strict=True):
+            log_ratio = min(log_ratio, largest)
             if cut_off:
                 self._histogram.add_censored(log_ratio, keep=1.0)
             else:

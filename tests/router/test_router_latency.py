@@ -161,3 +161,11 @@ def test_refuses_impossible_priors(prior: tuple[float, float, float]) -> None:
     """Negative or infinite times, or a p95 below the median."""
     with pytest.raises(ValueError, match="must be finite and at least"):
         LatencyPrior(*prior)
+
+
+def test_one_spike_among_the_first_samples_shuts_no_arm_out() -> None:
+    """A warm-up of six runs, one of which took 20 times as long: p95 is the prior's, not the spike's."""
+    estimator = LatencyEstimator(PRIOR)
+    for factor in (1.0, 1.1, 20.0, 0.9, 1.0, 1.05):
+        estimator.observe(1000, 55.0 * factor, now=0.0)
+    assert estimator.predict(1000, now=0.0).p95_ms < 2 * 55.0
