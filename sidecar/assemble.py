@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from opentelemetry.sdk.trace import SpanProcessor
 
-from sidecar import assemble_rerankers
+from sidecar import assemble_rerankers, loop_lag
 from sidecar import telemetry as telemetry_setup
 from sidecar.admin_server import AdminServer
 from sidecar.admin_service import AdminService
@@ -46,6 +46,9 @@ class Sidecar:
         self._tasks.append(asyncio.create_task(self.profile_watch.run(), name="watch profiles"))
         for reranker in self.rerankers.values():
             await reranker.start()
+        if self.telemetry.measures:
+            lag = self.telemetry.metrics.loop_lag
+            self._tasks.append(asyncio.create_task(loop_lag.watch(lag), name="watch loop lag"))
         return addresses
 
     async def stop(self) -> None:

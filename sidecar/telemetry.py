@@ -32,6 +32,7 @@ _SCOPE = "millirank.sidecar"
 _DEFAULT_SERVICE_NAME = "millirank"
 # Budgets are milliseconds: the SDK's default buckets (5 ms and up, in ms) are too coarse at the low end.
 _DURATION_BUCKETS_MS = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1000, 2500, 5000)
+_LAG_BUCKETS_MS = (0.1, 0.25, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 10, 15, 20, 30, 50, 100, 250, 1000)
 _SHARE_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.02, 1.05, 1.1, 1.5, 2.0)
 
 
@@ -47,6 +48,11 @@ class Telemetry:
     metrics: Metrics
     _tracer_provider: TracerProvider | None
     _meter_provider: MeterProvider | None
+
+    @property
+    def measures(self) -> bool:
+        """Whether metrics go anywhere."""
+        return self._meter_provider is not None
 
     def close(self) -> None:
         """Export what is left. Blocks until that is done or the exporter's own timeout ends."""
@@ -87,6 +93,12 @@ class Metrics:
         self._cost = meter.create_counter("millirank.cost", "{micro_usd}", "Price of what was computed")
         self._errors = meter.create_counter("millirank.errors", "1", "Requests answered with an error")
         self._reloads = meter.create_counter("millirank.profile.reloads", "1", "Changed profiles, taken or refused")
+        self.loop_lag = meter.create_histogram(
+            "millirank.loop.lag",
+            "ms",
+            "How much later than asked for the event loop did something",
+            explicit_bucket_boundaries_advisory=_LAG_BUCKETS_MS,
+        )
 
     def answered(self, answer: Answer) -> None:
         """Count one answer."""
