@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from opentelemetry.sdk.trace import SpanProcessor
 
@@ -14,6 +15,7 @@ from sidecar import telemetry as telemetry_setup
 from sidecar.admin_server import AdminServer
 from sidecar.admin_service import AdminService
 from sidecar.cache import ResultCache
+from sidecar.decision_log import DecisionLog
 from sidecar.estimates import Estimates
 from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
@@ -21,8 +23,8 @@ from sidecar.profile_watch import ProfileWatch
 from sidecar.rerankers.base import Reranker
 from sidecar.server import Server
 from sidecar.service import RerankService
-from sidecar.settings import Settings
-from sidecar.telemetry import Telemetry
+from sidecar.settings import DecisionLogSettings, Settings, SettingsError
+from sidecar.telemetry import Metrics, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Sidecar:
     server: Server
     admin: AdminServer | None
     profile_watch: ProfileWatch
+    decision_log: DecisionLog | None
     telemetry: Telemetry
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -61,6 +64,8 @@ class Sidecar:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pipeline.close()
         await asyncio.gather(*(reranker.close() for reranker in self.rerankers.values()))
+        if self.decision_log is not None:
+            await asyncio.to_thread(self.decision_log.close)
         await asyncio.to_thread(self.telemetry.close)
 
 
@@ -73,6 +78,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     watch = ProfileWatch(settings.profiles, on_reload=telemetry.metrics.profiles_reloaded)
     profiles = watch.current
     rerankers = assemble_rerankers.build(settings, environment, profiles.default, telemetry.tracer)
+    decision_log = _decision_log(settings.decision_log, watch, telemetry.metrics)
     estimates = Estimates(rerankers, profiles.default, time.monotonic)
     planner = Planner(
         rerankers=rerankers,
@@ -85,6 +91,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         estimates=estimates,
         budget=settings.budget,
         tracer=telemetry.tracer,
+        decision_log=decision_log,
     )
     watch.follow(planner.use)
     watch.follow(lambda changed: estimates.use(changed.default))
@@ -102,4 +109,18 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     if settings.listen.admin:
         admin_service = AdminService(settings.rerankers, rerankers, pipeline, watch)
         admin = AdminServer(admin_service, settings.listen.admin)
-    return Sidecar(settings, pipeline, rerankers, server, admin, watch, telemetry)
+    return Sidecar(settings, pipeline, rerankers, server, admin, watch, decision_log, telemetry)
+
+
+def _decision_log(configured: DecisionLogSettings, watch: ProfileWatch, metrics: Metrics) -> DecisionLog | None:
+    if not configured.file:
+        return None
+    try:
+        return DecisionLog(
+            Path(configured.file).expanduser(),
+            configured.max_bytes,
+            lambda: watch.current,
+            on_drop=lambda: metrics.record_dropped("decision"),
+        )
+    except OSError as error:
+        raise SettingsError(f"decision_log.file: {configured.file} can't be written: {error.strerror}") from None

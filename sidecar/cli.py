@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "run the sidecar",
     "rerank": "reorder candidates from a file, through a running sidecar or a private one",
     "explain": "show what would be decided for a request, and why",
+    "replay": "decide recorded decisions again, to the last bit or with another profile",
     "admin": "look into a running sidecar: rerankers, profiles; reload profiles, set the mode",
     "models": "list, pull, export and verify the models on this machine",
     "index": "build an index of token vectors, add to it, delete from it",

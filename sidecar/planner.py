@@ -17,6 +17,7 @@ from router.budget import Budget, spendable
 from router.policy import Decision, Reason, RerankerView, choose
 from router.profile import Profile
 from router.traits import Traits, extract
+from sidecar.decision_log import Asked, DecisionLog
 from sidecar.estimates import Estimates
 from sidecar.messages import Explanation, Request, new_id
 from sidecar.profiles import Profiles
@@ -55,6 +56,7 @@ class Planner:
         budget: BudgetSettings,
         tracer: Tracer,
         clock: Callable[[], float] = time.monotonic,
+        decision_log: DecisionLog | None = None,
     ) -> None:
         self._rerankers = rerankers
         self._assumed_gains = assumed_gains
@@ -63,6 +65,7 @@ class Planner:
         self._budget = budget
         self._tracer = tracer
         self._clock = clock
+        self._decision_log = decision_log
 
     def use(self, profiles: Profiles) -> None:
         """Decide with these from now on; a plan that was made before keeps the profile that it was made with."""
@@ -81,10 +84,13 @@ class Planner:
             rerankers = self._rerankers if open_question else {}
             unreadable = _without_text(documents)
             work = {name: _work(reranker, request, documents, unreadable) for name, reranker in rerankers.items()}
-            decision = _mode_off() if mode is Mode.OFF else self._decide(request, traits, profile, work, end)
+            decision_id = new_id()
+            decision = (
+                _mode_off() if mode is Mode.OFF else self._decide(decision_id, request, traits, profile, work, end)
+            )
             reranker = self._rerankers.get(decision.reranker)
             explanation = Explanation(
-                decision_id=new_id(),
+                decision_id=decision_id,
                 decision=decision,
                 traits=traits,
                 profile_corpus=profile.corpus,
@@ -99,6 +105,7 @@ class Planner:
 
     def _decide(
         self,
+        decision_id: str,
         request: Request,
         traits: Traits,
         profile: Profile,
@@ -110,16 +117,22 @@ class Planner:
         now = self._clock()
         views = [self._view(name, self._rerankers[name], todo, now) for name, todo in work.items()]
         purse = self._budget.max_cost_micro_usd if request.max_micro_usd is None else request.max_micro_usd
-        return choose(
+        # What looking at the request has used up so far can't be spent again.
+        spendable_ms = max(0.0, (end - self._clock()) * 1e3)
+        fusing_ms = signals_ms(traits.documents)
+        decision = choose(
             traits=traits,
-            # What looking at the request has used up so far can't be spent again.
-            spendable_ms=max(0.0, (end - self._clock()) * 1e3),
+            spendable_ms=spendable_ms,
             max_micro_usd=purse,
             routing=request.routing,
             profile=profile,
             rerankers=views,
-            signals_ms=signals_ms(traits.documents),
+            signals_ms=fusing_ms,
         )
+        if self._decision_log is not None:
+            asked = Asked(traits, spendable_ms, purse, request.routing, views, fusing_ms)
+            self._decision_log.record(decision_id, asked, profile, decision)
+        return decision
 
     def _view(self, name: str, reranker: Reranker, work: Work, now: float) -> RerankerView:
         limits = reranker.limits

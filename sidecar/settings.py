@@ -112,6 +112,15 @@ class CacheSettings(Section):
     pairs_ttl_s: float = Field(3600.0, gt=0, description="how long a pair's score is kept")
 
 
+class DecisionLogSettings(Section):
+    """Every decision with all that led to it, for `millirank replay`. Numbers and configured names, never any text."""
+
+    file: str = Field("", description="JSON lines, for one sidecar alone; '' keeps none")
+    max_bytes: int = Field(
+        64 * MIB, ge=64 * 1024, description="the file is then renamed to FILE.1, over the one before"
+    )
+
+
 class Settings(Section):
     """The whole configuration of one sidecar."""
 
@@ -132,6 +141,7 @@ class Settings(Section):
     limits: Limits = Limits()
     budget: BudgetSettings = BudgetSettings()
     cache: CacheSettings = CacheSettings()
+    decision_log: DecisionLogSettings = DecisionLogSettings()
     rerankers: dict[str, RerankerSettings] = Field(default_factory=default_rerankers)
 
     @field_validator("rerankers")

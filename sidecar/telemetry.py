@@ -92,6 +92,7 @@ class Metrics:
         self._degradations = meter.create_counter("millirank.degradations", "1", "Answers that were less than planned")
         self._cost = meter.create_counter("millirank.cost", "{micro_usd}", "Price of what was computed")
         self._errors = meter.create_counter("millirank.errors", "1", "Requests answered with an error")
+        self._lost = meter.create_counter("millirank.records.dropped", "1", "Records that no file took")
         self._reloads = meter.create_counter("millirank.profile.reloads", "1", "Changed profiles, taken or refused")
         self.loop_lag = meter.create_histogram(
             "millirank.loop.lag",
@@ -133,6 +134,10 @@ class Metrics:
     def failed(self, code: str) -> None:
         """Count one error."""
         self._errors.add(1, {"rpc.grpc.status_code": code})
+
+    def record_dropped(self, kind: str) -> None:
+        """Count one record (of a ``decision``, a ``shadow`` evaluation) that was lost."""
+        self._lost.add(1, {"millirank.record": kind})
 
     def profiles_reloaded(self, accepted: bool) -> None:
         """Count one change of the profile files."""

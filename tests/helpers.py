@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from router.arms import Availability, State, Strategy, Work
 from router.profile import Profile, parse
 from sidecar.cache import ResultCache
+from sidecar.decision_log import DecisionLog
 from sidecar.estimates import Estimates
 from sidecar.messages import Candidate, Request
 from sidecar.pipeline import Pipeline
@@ -220,6 +221,7 @@ def rig(
     settings: Settings | None = None,
     clock: Callable[[], float] = time.monotonic,
     assumed_gains: Mapping[str, float] | None = None,
+    decision_log: DecisionLog | None = None,
 ) -> Rig:
     """Put the parts together as `sidecar.assemble` does, around rerankers of a test."""
     settings = settings or Settings()
@@ -240,6 +242,7 @@ def rig(
         budget=settings.budget,
         tracer=tracer,
         clock=clock,
+        decision_log=decision_log,
     )
     pipeline = Pipeline(
         planner=planner,
