@@ -36,8 +36,8 @@ class Collection:
     """Documents, queries (id -> text) and judgements; every query has at least one relevant document.
 
     ``qrels`` are query id -> document id -> grade, 0 for judged and not relevant. ``ignored`` are query id -> documents
-    that are left out of every ranking of that query. ``labels`` says in words where the judgements come from.
-    ``warnings`` are what a reader of any figure has to know.
+    that are left out of every ranking of that query. ``labels`` says in words where the judgements come from, ``judge``
+    is the reranker that made them, '' where none did. ``warnings`` are what a reader of any figure has to know.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Collection:
     labels: str
     ignored: Mapping[str, frozenset[str]]
     warnings: tuple[str, ...] = ()
+    judge: str = ""
 
     @cached_property
     def texts(self) -> Mapping[str, str]:

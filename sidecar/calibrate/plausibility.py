@@ -41,8 +41,8 @@ def implausible(collection: Collection, first_stage: FirstStage) -> list[str]:
         scores = first_stage.bm25(text)
         # Far away in the file: neighbours are often about the same.
         other = judged[(number + len(judged) // 2) % len(judged)]
-        if max(len(judged[number]), len(other)) == len(scores):
-            continue  # everything is relevant
+        if not judged[number] or not other or max(len(judged[number]), len(other)) == len(scores):
+            continue  # nothing or everything is relevant
         own.append(_area(scores, judged[number]))
         others.append(_area(scores, other))
         best, least = max(judged[number].values()), min(judged[number].values())

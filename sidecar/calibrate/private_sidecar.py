@@ -86,12 +86,10 @@ def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[Si
 
 
 @contextlib.contextmanager
-def connected(
-    child: SidecarProcess, query: str, documents: list[Document], ready_timeout_s: float = _READY_TIMEOUT_S
-) -> Iterator[Client]:
-    """A client of the sidecar, once it serves and no arm for this request is still loading its model.
+def reachable(child: SidecarProcess) -> Iterator[Client]:
+    """A client of the sidecar, once it serves; its models may still be loading.
 
-    Raises PrivateSidecarError when it ends, or its models need longer than ``ready_timeout_s``.
+    Raises PrivateSidecarError when it ends or takes too long.
     """
     with Client(child.target) as client:
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -101,14 +99,19 @@ def connected(
                 raise PrivateSidecarError(
                     f"the sidecar does not answer after {_START_TIMEOUT_S:.0f} s; it said last:\n{child.last_words()}"
                 )
-        _wait_for_models(client, child, query, documents, ready_timeout_s)
         yield client
 
 
-def _wait_for_models(
-    client: Client, child: SidecarProcess, query: str, documents: list[Document], timeout_s: float
-) -> None:
-    deadline = time.monotonic() + timeout_s
+@contextlib.contextmanager
+def connected(child: SidecarProcess, query: str, documents: list[Document]) -> Iterator[Client]:
+    """As `reachable`, and no arm for this request is still loading its model."""
+    with reachable(child) as client:
+        _wait_for_models(client, child, query, documents)
+        yield client
+
+
+def _wait_for_models(client: Client, child: SidecarProcess, query: str, documents: list[Document]) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
     loading = ""
     while time.monotonic() < deadline:
         child.check()
@@ -119,7 +122,7 @@ def _wait_for_models(
         if not loading:
             return
         time.sleep(_POLL_S)
-    raise PrivateSidecarError(f"the sidecar's models are not ready after {timeout_s:.0f} s: {loading}")
+    raise PrivateSidecarError(f"the sidecar's models are not ready after {_READY_TIMEOUT_S:.0f} s: {loading}")
 
 
 def _still_loading(decision: Decision) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,35 +9,9 @@ import numpy as np
 import pytest
 
 from sidecar.calibrate.candidates import candidates
-from sidecar.calibrate.collection import Collection, CollectionError, Document, Sources, checked
+from sidecar.calibrate.collection import Collection, CollectionError
 from sidecar.calibrate.plausibility import auc
-
-SUBJECTS = ("bread", "timer", "socket", "thread", "river", "violin", "glacier", "comet", "lantern", "orchard")
-SUBJECTS += ("pigeon", "saddle", "tunnel", "velvet", "walnut")
-ASPECTS = ["history", "repair", "price", "colour"]
-
-
-def collection(
-    grades: Mapping[str, Mapping[str, int]] | None = None, ignored: Mapping[str, set[str]] | None = None
-) -> Collection:
-    """60 documents, each about one aspect of one subject; one query for each, whose best document is the exact one."""
-    names = [f"{subject}-{aspect}" for subject in SUBJECTS for aspect in ASPECTS]
-    documents = [
-        Document(name, "On the {1} of the {0}: everything about {0} {1}.".format(*name.split("-"))) for name in names
-    ]
-    exact = {
-        f"q-{name}": {other: 2 if other == name else 1 for other in names if other.split("-")[0] == name.split("-")[0]}
-        for name in names
-    }
-    return checked(
-        "subjects",
-        documents,
-        {f"q-{name}": name.replace("-", " ") for name in names},
-        grades or exact,
-        labels="made",
-        sources=Sources("documents", "queries", "grades", "ignored"),
-        ignored=ignored,
-    )
+from tests.calibrate.subjects import collection
 
 
 def run_file(path: Path, lines: str) -> Path:
