@@ -1,6 +1,6 @@
 """What the arms that come with the package gained on public collections: what a new corpus's gains are shrunk towards.
 
-The figures are data (`pooled_gains.json`), made by ``python -m sidecar.calibrate.pool`` on a folder of collections.
+The figures are data (`pooled_gains.json`), made by ``python -m sidecar.calibrate.make`` on a folder of collections.
 """
 
 from __future__ import annotations
@@ -53,16 +53,14 @@ class Pooled:
         return Pooled(tuple(one for one in self.collections if one.documents_digest != documents_digest))
 
     def prior(self, carried: str, arm: str, used: str, k: int) -> Estimate | None:
-        """What to expect of a new collection; None where too few were measured."""
-        key = (carried, arm, used, k)
-        return prior(
-            [
-                Estimate(gain.mean, gain.variance)
-                for collection in self.collections
-                for gain in collection.gains
-                if (gain.carried, gain.arm, gain.used, gain.k) == key
-            ]
-        )
+        """What to expect of a new collection, at the deepest k measured up to ``k``; None where too few were."""
+        found = []
+        for collection in self.collections:
+            own = [g for g in collection.gains if (g.carried, g.arm, g.used) == (carried, arm, used) and g.k <= k]
+            if own:
+                deepest = max(own, key=lambda gain: gain.k)
+                found.append(Estimate(deepest.mean, deepest.variance))
+        return prior(found)
 
 
 def read(path: Path = BUILT_IN) -> Pooled:

@@ -68,7 +68,8 @@ def test_between_the_two_and_surer_than_either(mean: float, variance: float, mu:
 
 
 def test_a_collection_is_not_its_own_prior() -> None:
-    """Collections over the same documents are left out, and only the same arm, first stage, signals and k count."""
+    """Collections over the same documents are left out; only the same arm, first stage and signals count, at the
+    deepest k that was measured."""
 
     def collection(name: str, mean: float) -> PooledCollection:
         gain = PooledGain("bm25", "m", "bm25", 10, mean, 0.0)
@@ -78,4 +79,5 @@ def test_a_collection_is_not_its_own_prior() -> None:
     found = pooled.without("digest of d").prior("bm25", "m", "bm25", 10)
     assert found == (pytest.approx(0.2), pytest.approx(0.01 * 4 / 3))
     assert pooled.prior("bm25+dense", "m", "bm25", 10) is None
-    assert pooled.prior("bm25", "m", "bm25", 25) is None
+    assert pooled.prior("bm25", "m", "bm25", 25) == pooled.prior("bm25", "m", "bm25", 10)
+    assert pooled.prior("bm25", "m", "bm25", 9) is None
