@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from opentelemetry.sdk.trace import SpanProcessor
 
-from sidecar import assemble_rerankers, loop_lag
+from sidecar import assemble_records, assemble_rerankers, loop_lag
 from sidecar import telemetry as telemetry_setup
 from sidecar.admin_server import AdminServer
 from sidecar.admin_service import AdminService
@@ -23,8 +22,9 @@ from sidecar.profile_watch import ProfileWatch
 from sidecar.rerankers.base import Reranker
 from sidecar.server import Server
 from sidecar.service import RerankService
-from sidecar.settings import DecisionLogSettings, Settings, SettingsError
-from sidecar.telemetry import Metrics, Telemetry
+from sidecar.settings import Settings
+from sidecar.shadow_log import ShadowLog
+from sidecar.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Sidecar:
     server: Server
     admin: AdminServer | None
     profile_watch: ProfileWatch
-    decision_log: DecisionLog | None
+    logs: Sequence[DecisionLog | ShadowLog]
     telemetry: Telemetry
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -64,8 +64,8 @@ class Sidecar:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pipeline.close()
         await asyncio.gather(*(reranker.close() for reranker in self.rerankers.values()))
-        if self.decision_log is not None:
-            await asyncio.to_thread(self.decision_log.close)
+        for log in self.logs:
+            await asyncio.to_thread(log.close)
         await asyncio.to_thread(self.telemetry.close)
 
 
@@ -78,7 +78,8 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     watch = ProfileWatch(settings.profiles, on_reload=telemetry.metrics.profiles_reloaded)
     profiles = watch.current
     rerankers = assemble_rerankers.build(settings, environment, profiles.default, telemetry.tracer)
-    decision_log = _decision_log(settings.decision_log, watch, telemetry.metrics)
+    decision_log = assemble_records.decision_log(settings.decision_log, lambda: watch.current, telemetry.metrics)
+    shadow, shadow_log = assemble_records.shadow(settings.shadow, rerankers, telemetry.tracer, telemetry.metrics)
     estimates = Estimates(rerankers, profiles.default, time.monotonic)
     planner = Planner(
         rerankers=rerankers,
@@ -102,6 +103,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         cache=ResultCache(settings.cache.results_bytes, settings.cache.ttl_s),
         tracer=telemetry.tracer,
         mode=settings.mode,
+        shadow=shadow,
     )
     service = RerankService(pipeline, settings.limits, telemetry.tracer, telemetry.metrics)
     server = Server(service, pipeline, settings.listen, settings.limits, telemetry.metrics)
@@ -109,18 +111,5 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     if settings.listen.admin:
         admin_service = AdminService(settings.rerankers, rerankers, pipeline, watch)
         admin = AdminServer(admin_service, settings.listen.admin)
-    return Sidecar(settings, pipeline, rerankers, server, admin, watch, decision_log, telemetry)
-
-
-def _decision_log(configured: DecisionLogSettings, watch: ProfileWatch, metrics: Metrics) -> DecisionLog | None:
-    if not configured.file:
-        return None
-    try:
-        return DecisionLog(
-            Path(configured.file).expanduser(),
-            configured.max_bytes,
-            lambda: watch.current,
-            on_drop=lambda: metrics.record_dropped("decision"),
-        )
-    except OSError as error:
-        raise SettingsError(f"decision_log.file: {configured.file} can't be written: {error.strerror}") from None
+    logs = [log for log in (decision_log, shadow_log) if log is not None]
+    return Sidecar(settings, pipeline, rerankers, server, admin, watch, logs, telemetry)

@@ -38,6 +38,7 @@ from sidecar.planner import Plan, Planner
 from sidecar.rerankers.base import Document, Reranker
 from sidecar.scoring import ScoringJob, score_prefix
 from sidecar.settings import Mode
+from sidecar.shadow import Shadow
 
 _log = logging.getLogger("millirank.pipeline")
 
@@ -89,6 +90,7 @@ class Pipeline:
         tracer: Tracer,
         mode: Mode,
         clock: Callable[[], float] = time.monotonic,
+        shadow: Shadow | None = None,
     ) -> None:
         self.mode = mode
         self.draining = False
@@ -100,6 +102,8 @@ class Pipeline:
         self._tracer = tracer
         self._clock = clock
         self._observed: set[asyncio.Task[None]] = set()
+        self._shadow = shadow
+        self._under_way = 0
 
     def explain(self, request: Request, deadline_left_ms: float | None, arrived: float) -> Explanation:
         """What `rerank` would decide now. Raises UnknownRerankerError or RerankerOffError for a forced arm."""
@@ -111,6 +115,21 @@ class Pipeline:
         Raises UnknownRerankerError or RerankerOffError for a forced arm; OverrunError or UnavailableError where the
         caller prefers an error over a degraded answer.
         """
+        self._under_way += 1
+        try:
+            return await self._answer(request, deadline_left_ms, arrived)
+        finally:
+            self._under_way -= 1
+
+    async def close(self) -> None:
+        """Stop what runs behind answers."""
+        if self._shadow is not None:
+            await self._shadow.close()
+        for task in tuple(self._observed):
+            task.cancel()
+        await asyncio.gather(*self._observed, return_exceptions=True)
+
+    async def _answer(self, request: Request, deadline_left_ms: float | None, arrived: float) -> Answer:
         plan = self._planner.plan(request, deadline_left_ms, arrived, self.mode)
         outcome, status = await self._outcome(request, plan)
         if request.overrun is Overrun.FAIL and outcome.degradations:
@@ -118,6 +137,8 @@ class Pipeline:
             raise OverrunError(worst) if worst.reason in _TIME_REASONS else UnavailableError(worst)
         if plan.documents and not self.draining:
             asyncio.get_running_loop().call_later(_REMEMBER_AFTER_S, self._remember, plan.documents)
+            if self._shadow is not None:
+                self._shadow.consider(request, plan, outcome, self._has_work)
         return Answer(
             request_id=request.request_id,
             explanation=plan.explanation,
@@ -130,12 +151,6 @@ class Pipeline:
                 score_ms=outcome.score_ms,
             ),
         )
-
-    async def close(self) -> None:
-        """Stop what runs behind answers."""
-        for task in tuple(self._observed):
-            task.cancel()
-        await asyncio.gather(*self._observed, return_exceptions=True)
 
     async def _outcome(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
         decision = plan.explanation.decision
@@ -233,6 +248,10 @@ class Pipeline:
             queue_ms=prefix.queue_ms,
             score_ms=prefix.score_ms,
         )
+
+    def _has_work(self) -> bool:
+        """Whether there is anything that work behind answers has to give way to; while draining, always."""
+        return self.draining or self._under_way > 0
 
     def _remember(self, documents: tuple[Document, ...]) -> None:
         """Rerankers may prepare what they lacked, on idle time."""

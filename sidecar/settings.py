@@ -121,6 +121,18 @@ class DecisionLogSettings(Section):
     )
 
 
+class ShadowSettings(Section):
+    """What a reference reranker thinks of answers that are out; for metrics and `millirank calibrate`."""
+
+    share: float = Field(0.0, ge=0, le=1, description="part of the requests that are looked at, while idle; 0 is off")
+    reranker: str = Field("", description="the reference: an enabled reranker, but no cascade")
+    k: int = Field(50, ge=2, le=1000, description="candidates that the reference scores")
+    file: str = Field("", description="JSON lines, numbers only, for one sidecar alone; '' keeps none")
+    max_bytes: int = Field(
+        64 * MIB, ge=64 * 1024, description="the file is then renamed to FILE.1, over the one before"
+    )
+
+
 class Settings(Section):
     """The whole configuration of one sidecar."""
 
@@ -142,6 +154,7 @@ class Settings(Section):
     budget: BudgetSettings = BudgetSettings()
     cache: CacheSettings = CacheSettings()
     decision_log: DecisionLogSettings = DecisionLogSettings()
+    shadow: ShadowSettings = ShadowSettings()
     rerankers: dict[str, RerankerSettings] = Field(default_factory=default_rerankers)
 
     @field_validator("rerankers")

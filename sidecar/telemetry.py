@@ -92,6 +92,19 @@ class Metrics:
         self._degradations = meter.create_counter("millirank.degradations", "1", "Answers that were less than planned")
         self._cost = meter.create_counter("millirank.cost", "{micro_usd}", "Price of what was computed")
         self._errors = meter.create_counter("millirank.errors", "1", "Requests answered with an error")
+        self._shadow_rbo = meter.create_histogram(
+            "millirank.shadow.rbo",
+            "1",
+            "Agreement of an answer's order with the reference's: rank-biased overlap, p = 0.9",
+            explicit_bucket_boundaries_advisory=_SHARE_BUCKETS,
+        )
+        self._shadow_ndcg = meter.create_histogram(
+            "millirank.shadow.ndcg",
+            "1",
+            "nDCG@10 of an answer with the reference's scores as gains",
+            explicit_bucket_boundaries_advisory=_SHARE_BUCKETS,
+        )
+        self._shadow_dropped = meter.create_counter("millirank.shadow.dropped", "1", "Drawn, but not evaluated")
         self._lost = meter.create_counter("millirank.records.dropped", "1", "Records that no file took")
         self._reloads = meter.create_counter("millirank.profile.reloads", "1", "Changed profiles, taken or refused")
         self.loop_lag = meter.create_histogram(
@@ -134,6 +147,17 @@ class Metrics:
     def failed(self, code: str) -> None:
         """Count one error."""
         self._errors.add(1, {"rpc.grpc.status_code": code})
+
+    def shadow_evaluated(self, strategy: str, rbo: float, ndcg: float | None) -> None:
+        """Record how far an answer by ``strategy`` agrees with the reference; ``ndcg`` None: it has no opinion."""
+        by_strategy = {"millirank.strategy": strategy}
+        self._shadow_rbo.record(rbo, by_strategy)
+        if ndcg is not None:
+            self._shadow_ndcg.record(ndcg, by_strategy)
+
+    def shadow_dropped(self, reason: str) -> None:
+        """Count one request that was drawn for shadow evaluation in vain."""
+        self._shadow_dropped.add(1, {"millirank.reason": reason})
 
     def record_dropped(self, kind: str) -> None:
         """Count one record (of a ``decision``, a ``shadow`` evaluation) that was lost."""

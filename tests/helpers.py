@@ -29,6 +29,7 @@ from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequ
 from sidecar.server import Server
 from sidecar.service import RerankService
 from sidecar.settings import Listen, Settings
+from sidecar.shadow import Shadow
 from sidecar.telemetry import Metrics
 
 # In every query, document and exception of a leak test; must never come out where text has no business to be.
@@ -222,6 +223,7 @@ def rig(
     clock: Callable[[], float] = time.monotonic,
     assumed_gains: Mapping[str, float] | None = None,
     decision_log: DecisionLog | None = None,
+    shadow: Shadow | None = None,
 ) -> Rig:
     """Put the parts together as `sidecar.assemble` does, around rerankers of a test."""
     settings = settings or Settings()
@@ -252,6 +254,7 @@ def rig(
         tracer=tracer,
         mode=settings.mode,
         clock=clock,
+        shadow=shadow,
     )
     instruments = Metrics(meter)
     service = RerankService(pipeline, settings.limits, tracer, instruments)

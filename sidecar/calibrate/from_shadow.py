@@ -1,0 +1,103 @@
+"""What production has taught: shadow evaluations as judged lists, with the reference's opinion for labels.
+
+A teacher's opinion is no relevance judgement: what is fitted on it comes as close to the reference as the profile can
+bring it, and is as wrong as the reference is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sidecar.agreement import scaled
+from sidecar.calibrate.records import Floats, JudgedList
+from sidecar.shadow_log import FORMAT
+
+GRADES: Final = 10
+"""The reference's best candidate has this grade, its worst 0; linear between."""
+
+
+class ShadowError(Exception):
+    """Shadow records can't be used. The message names the file, the line and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowLists:
+    """Lists judged by ``reference`` (name and revision); ``left_out`` evaluations were of another corpus or of another
+    reference, or the reference had no opinion."""
+
+    lists: tuple[JudgedList, ...]
+    reference: tuple[str, str]
+    left_out: int
+
+
+def judged_lists(paths: Sequence[Path], corpus: str = "") -> ShadowLists:
+    """Judged lists of ``corpus`` (as requests name it) from the files of `sidecar.shadow_log`, in their order.
+
+    Only the newest evaluation's reference counts: two teachers have two opinions. A list holds the k candidates that
+    the reference has judged, with the positions as ids; ``raw`` has the reference's scores, and where a reranker
+    answered, that one's. Texts were never kept, so that ``query`` is a stand-in with the same traits.
+    Raises ShadowError.
+    """
+    records = list(_records(paths))
+    own = [record for record in records if record["corpus"] == corpus]
+    if not own:
+        known = ", ".join(sorted({repr(record["corpus"]) for record in records})) or "none"
+        raise ShadowError(f"no shadow evaluation of corpus {corpus!r} in {', '.join(map(str, paths))}; there: {known}")
+    newest = max(own, key=lambda record: float(record["at"]))
+    reference = _identity(newest)
+    lists = tuple(_judged(record) for record in own if _identity(record) == reference and record["ndcg"] is not None)
+    return ShadowLists(lists, reference, len(records) - len(lists))
+
+
+def _records(paths: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ShadowError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
+        for number, line in enumerate(text.splitlines(keepends=True), 1):
+            if not line.endswith("\n"):
+                break  # it is being written, or its process was killed
+            where = f"{path}, line {number}"
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ShadowError(f"{where} is not JSON: {error}") from None
+            if not isinstance(record, dict) or record.get("format") != FORMAT:
+                raise ShadowError(f"{where} is not of format {FORMAT!r}; name a file that shadow.file has named")
+            yield record
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["reference"]["name"], record["reference"]["revision"]
+
+
+def _judged(record: Mapping[str, Any]) -> JudgedList:
+    scores: Mapping[str, Sequence[float | None]] = record["scores"]
+    ids = tuple(str(position) for position in range(len(record["lengths"])))
+    judged = scaled([float(score or 0.0) for score in scores[record["reference"]["name"]]])
+    return JudgedList(
+        query_id=record["id"],
+        query=stand_in(**record["query"]),
+        ids=ids,
+        lengths=tuple(record["lengths"]),
+        signals={name: _floats(values) for name, values in record["signals"].items()},
+        raw={name: _floats(values) for name, values in scores.items()},
+        grades={name: round(GRADES * gain) for name, gain in zip(ids, judged, strict=True)},
+    )
+
+
+def _floats(values: Sequence[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def stand_in(words: int, question: bool, identifiers: bool) -> str:
+    """A query with the same traits as one that was not kept."""
+    query = " ".join(["x1" if identifiers else "x", *["x"] * (words - 1)])
+    return f"{query}?" if question else query
