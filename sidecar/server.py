@@ -45,13 +45,14 @@ class Server:
                 ("grpc.max_send_message_length", limits.wire_bytes + _FRAMING_BYTES),
                 # Otherwise a second sidecar on the same port silently takes half of the traffic.
                 ("grpc.so_reuseport", 0),
-                # A client that pings without a call more often than this is sent away; ours ping every 30 s, and only
-                # while calls run.
-                ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
+                # A client that pings more often than this while nothing is sent is sent away; ours ping every 30 s, and
+                # only while calls run.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.http2.max_ping_strikes", 2),
                 # A peer that vanished without a word (half-open connection) is noticed and costs nothing for longer.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.ping_timeout_ms", 10_000),
             ),
             maximum_concurrent_rpcs=limits.concurrent_requests,
         )
