@@ -88,8 +88,10 @@ final class Channels {
             "a Unix socket needs Linux with epoll, which is not available here; pass 'host:port'",
             Epoll.unavailabilityCause());
       }
-      // A path is no authority that servers accept.
-      return Grpc.newChannelBuilder(target, credentials).overrideAuthority("localhost");
+      NettyChannelBuilder builder = (NettyChannelBuilder) Grpc.newChannelBuilder(target, credentials);
+      return builder
+          .overrideAuthority("localhost") // a path is no authority that servers accept
+          .withOption(ChannelOption.SO_KEEPALIVE, null); // no such thing here: Netty would log a warning each time
     }
     Matcher match = HOST_PORT.matcher(target);
     boolean hostPort = match.matches() && isPort(Integer.parseInt(match.group(2)));
@@ -98,7 +100,7 @@ final class Channels {
           "target '" + target + "' has no valid port or looks like a URL; pass 'host:port' or 'unix:/path'"
               + " (TLS is credentials())");
     }
-    return NettyChannelBuilder.forTarget(hostPort ? "dns:///" + target : target, credentials)
+    return NettyChannelBuilder.forTarget(target, credentials)
         .withOption(ChannelOption.CONNECT_TIMEOUT_MILLIS, CONNECT_TIMEOUT_MS);
   }
 

@@ -21,12 +21,9 @@ import java.time.Duration;
 import java.util.Arrays;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
-import java.util.concurrent.Future;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.function.Consumer;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
@@ -44,24 +41,25 @@ import org.jspecify.annotations.Nullable;
  */
 public final class Millirank implements AutoCloseable {
   private static final Duration EXPLAIN_TIMEOUT = Duration.ofSeconds(1);
+  private static final long WARM_UP_NS = TimeUnit.SECONDS.toNanos(1);
   private static final long HEALTH_POLL_NS = TimeUnit.MILLISECONDS.toNanos(50);
 
-  private final Duration reserve;
-  private final Duration slack;
-  private final Executor executor;
   private final ScheduledExecutorService timer = Threads.timer();
   private final ManagedChannel channel;
   private final Tracing tracing;
-  private final StatsRecorder stats = new StatsRecorder();
+  private final Caller caller;
   private volatile boolean closed;
 
   private Millirank(Builder builder) {
-    this.reserve = builder.reserve;
-    this.slack = builder.slack;
-    this.executor = builder.executor == null ? Threads.callbacks() : builder.executor;
+    Executor executor = builder.executor == null ? Threads.callbacks() : builder.executor;
     this.tracing = new Tracing(builder.target, builder.telemetry);
     this.channel = Channels.open(builder.target, builder.credentials, executor, builder.customise);
+    this.caller =
+        new Caller(channel, builder.reserve, builder.slack, tracing, new StatsRecorder(), timer, executor);
     new Reconnector(channel, timer).watch();
+    // The first answer that comes over a connection loads classes as well; nobody waits for this one.
+    ClientCalls.futureUnaryCall(channel.newCall(Methods.HEALTH_CHECK, patient(WARM_UP_NS)), new byte[0]);
+    Rehearsal.run(channel, timer, executor);
   }
 
   /**
@@ -82,17 +80,8 @@ public final class Millirank implements AutoCloseable {
    * @throws CancellationException the thread was interrupted; its interrupt status stays set
    */
   public <T> Ranking<T> rerank(Request<T> request) {
-    RerankCall<T> call = prepare(request);
-    Span span = tracing.start("Rerank", call);
-    try (Scope scope = span.makeCurrent()) {
-      Ranking<T> unasked = call.answerWithoutSidecar();
-      return unasked != null ? answered(unasked, span) : conclude(call, await(call, send(call, span)), span);
-    } catch (RuntimeException error) {
-      raised(error, span);
-      throw error;
-    } finally {
-      span.end();
-    }
+    checkOpen();
+    return caller.rerank(request);
   }
 
   /**
@@ -100,48 +89,10 @@ public final class Millirank implements AutoCloseable {
    * #rerank} throws. Its dependents run on the builder's executor. Cancelling it cancels the call.
    */
   public <T> CompletableFuture<Ranking<T>> rerankAsync(Request<T> request) {
-    CompletableFuture<Ranking<T>> result = new CompletableFuture<>();
-    RerankCall<T> call;
-    try {
-      call = prepare(request);
-    } catch (RuntimeException error) {
-      result.completeExceptionally(error);
-      return result;
+    if (closed) {
+      return CompletableFuture.failedFuture(closedException());
     }
-    Span span = tracing.start("Rerank", call);
-    try (Scope scope = span.makeCurrent()) {
-      Ranking<T> unasked = call.answerWithoutSidecar();
-      if (unasked != null) {
-        finish(result, () -> answered(unasked, span), span);
-        return result;
-      }
-      Pending pending = send(call, span);
-      // Not completed on the timer's thread: what depends on the result may block, and other callers wait for the timer.
-      Future<?> timeout =
-          timer.schedule(
-              () -> executor.execute(() -> pending.reply.complete(call.timedOut())),
-              call.leftNs(),
-              TimeUnit.NANOSECONDS);
-      pending.reply.whenComplete(
-          (reply, cancelled) -> {
-            timeout.cancel(false);
-            finish(result, () -> conclude(call, reply(pending.reply), span), span);
-          });
-      result.whenComplete(
-          (ranking, error) -> {
-            if (result.isCancelled()) {
-              pending.cancel();
-            }
-          });
-    } catch (RuntimeException error) {
-      finish(
-          result,
-          () -> {
-            throw error;
-          },
-          span);
-    }
-    return result;
+    return caller.rerankAsync(request);
   }
 
   /** {@link #explain(Request, Duration)}, waiting up to a second. */
@@ -159,7 +110,7 @@ public final class Millirank implements AutoCloseable {
    */
   public Decision explain(Request<?> request, Duration timeout) {
     long timeoutNs = RequestEncoder.checkBudget(timeout, "timeout_ms");
-    RerankCall<?> call = new RerankCall<>(request, reserve, slack);
+    RerankCall<?> call = new RerankCall<>(request, caller.reserve(), caller.slack());
     checkOpen();
     ExplainRouteRequest message =
         ExplainRouteRequest.newBuilder().setRequest(call.messageWithoutClock()).build();
@@ -202,7 +153,7 @@ public final class Millirank implements AutoCloseable {
 
   /** What this client has answered so far. */
   public Stats stats() {
-    return stats.snapshot();
+    return caller.stats().snapshot();
   }
 
   /** Closes the connection. Calls in flight are answered in first-stage order. */
@@ -211,82 +162,6 @@ public final class Millirank implements AutoCloseable {
     closed = true;
     channel.shutdownNow();
     timer.shutdown(); // timers that run already still fire
-  }
-
-  private <T> RerankCall<T> prepare(Request<T> request) {
-    RerankCall<T> call = new RerankCall<>(request, reserve, slack);
-    checkOpen();
-    stats.started();
-    return call;
-  }
-
-  private Pending send(RerankCall<?> call, Span span) {
-    return Pending.send(channel, call, tracing.headers(span), stats);
-  }
-
-  private Reply await(RerankCall<?> call, Pending pending) {
-    try {
-      return pending.reply.get(call.leftNs(), TimeUnit.NANOSECONDS);
-    } catch (TimeoutException budgetEnded) {
-      pending.reply.complete(call.timedOut());
-      return reply(pending.reply); // the timer's, or an answer that came just now
-    } catch (InterruptedException interrupted) {
-      pending.cancel();
-      Thread.currentThread().interrupt();
-      throw new CancellationException("interrupted while waiting for the sidecar");
-    } catch (ExecutionException impossible) {
-      throw new IllegalStateException(impossible); // only cancel() completes a reply exceptionally
-    }
-  }
-
-  /** A completed reply, or the CancellationException of a cancelled one. */
-  private static Reply reply(CompletableFuture<Reply> completed) {
-    return completed.join();
-  }
-
-  /** The ranking that the caller gets for this reply; throws the caller's mistakes, and failures if strict. */
-  private <T> Ranking<T> conclude(RerankCall<T> call, Reply reply, Span span) {
-    if (reply instanceof Reply.Mistake mistake) {
-      throw mistake.exception();
-    }
-    Reply.Failure failure;
-    if (reply instanceof Reply.Answer answer) {
-      try {
-        return answered(call.read(answer), span);
-      } catch (Answers.UnusableException unusable) {
-        failure = new Reply.Failure(Reason.SIDECAR_ERROR, "the answer can't be used: " + unusable.getMessage());
-      }
-    } else {
-      failure = (Reply.Failure) reply;
-    }
-    Tracing.describe(span, failure);
-    return answered(call.fallBack(failure), span);
-  }
-
-  private <T> Ranking<T> answered(Ranking<T> ranking, Span span) {
-    stats.answered(ranking);
-    Tracing.describe(span, ranking);
-    return ranking;
-  }
-
-  private void raised(RuntimeException error, Span span) {
-    stats.raised();
-    Tracing.describe(span, error);
-  }
-
-  /** Completes {@code result} with what {@code outcome} returns or throws, after the span has ended. */
-  private <T> void finish(CompletableFuture<Ranking<T>> result, Supplier<Ranking<T>> outcome, Span span) {
-    Ranking<T> ranking;
-    try {
-      ranking = outcome.get();
-    } catch (RuntimeException error) {
-      raised(error, span);
-      span.end();
-      result.completeExceptionally(error);
-      return;
-    }
-    span.end();
-    result.complete(ranking);
   }
 
   private static RuntimeException translated(StatusRuntimeException error, Span span) {
@@ -300,10 +175,9 @@ public final class Millirank implements AutoCloseable {
   }
 
   private boolean isServing(long timeoutNs) {
-    CallOptions options =
-        CallOptions.DEFAULT.withDeadlineAfter(timeoutNs, TimeUnit.NANOSECONDS).withWaitForReady();
     try {
-      byte[] status = ClientCalls.blockingUnaryCall(channel, Methods.HEALTH_CHECK, options, new byte[0]);
+      byte[] status =
+          ClientCalls.blockingUnaryCall(channel, Methods.HEALTH_CHECK, patient(timeoutNs), new byte[0]);
       return Arrays.equals(status, Methods.HEALTH_SERVING);
     } catch (StatusRuntimeException error) {
       // A sidecar without health service is reachable, and there is nothing more to be known.
@@ -311,10 +185,19 @@ public final class Millirank implements AutoCloseable {
     }
   }
 
+  /** Waits for a connection, up to that long. */
+  private static CallOptions patient(long timeoutNs) {
+    return CallOptions.DEFAULT.withDeadlineAfter(timeoutNs, TimeUnit.NANOSECONDS).withWaitForReady();
+  }
+
   private void checkOpen() {
     if (closed) {
-      throw new IllegalStateException("the client is closed; make a new one");
+      throw closedException();
     }
+  }
+
+  private static IllegalStateException closedException() {
+    return new IllegalStateException("the client is closed; make a new one");
   }
 
   /** Settings of a client; every one has a default. */
