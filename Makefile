@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # The client package comes from this checkout too, so both are always installed together.
 LOCAL  := -e clients/python
+MVN    := mvn --batch-mode --no-transfer-progress --file clients/java
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
@@ -18,6 +19,13 @@ demo: $(VENV)/demo ## set up, then search real documents at four budgets and sho
 test: $(VENV)/dev ## set up, lint, then run every test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest $(TESTS)
+	@$(MAKE) --no-print-directory test-clients-java
+
+# A missing toolchain is no failure: who works on the sidecar needs no Java. It is said, in a line of its own.
+.PHONY: test-clients-java
+test-clients-java: $(VENV)/dev ## build and test the Java client, also against a sidecar process
+	@if command -v javac >/dev/null && command -v mvn >/dev/null; then $(MVN) test; \
+	else echo "SKIPPED: Java client tests: no JDK or no Maven found; install a JDK 17 and Maven 3.8, or newer"; fi
 
 lint: $(VENV)/dev ## ruff, mypy strict, import rules, contract
 	$(BIN)/ruff check .
