@@ -6,7 +6,7 @@ A file of JSON lines of two kinds. A profile stands before the first decision th
     {"format": "millirank.decisions/1", "revision": "3c9d...", "profile": {... as in its file ...}}
     {"id": "5f0e...", "at": 1786180000.25, "revision": "3c9d...", "asked": {... as `Asked` ...}, "decided": {...}}
 
-Python writes floats so that they are read back to the last bit.
+What `ExplainRoute` was asked stands there too. Python writes floats so that they are read back to the last bit.
 """
 
 from __future__ import annotations

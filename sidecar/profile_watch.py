@@ -54,8 +54,9 @@ class ProfileWatch:
         self._followers.append(follower)
 
     async def run(self) -> None:
-        """Look for changes until cancelled. A file that can't be used is logged once, not at every look."""
-        while True:
+        """Look for changes until cancelled; without paths there is nothing to look at. A file that can't be used is
+        logged once, not at every look."""
+        while self._paths:
             await asyncio.sleep(self._poll_s)
             if await asyncio.to_thread(_state, self._paths) == self._seen:
                 continue

@@ -65,7 +65,15 @@ def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[Si
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MILLIRANK_")}
     socket, log = folder / f"{name}.sock", folder / f"{name}.log"
-    own = {"MILLIRANK_LISTEN__UNIX": str(socket), "MILLIRANK_LISTEN__TCP": "", "MILLIRANK_LINGER_S": "0"}
+    own = {
+        "MILLIRANK_LISTEN__UNIX": str(socket),
+        "MILLIRANK_LISTEN__TCP": "",
+        "MILLIRANK_LINGER_S": "0",
+        # A configuration may name what belongs to the sidecar that serves.
+        "MILLIRANK_LISTEN__ADMIN": "",
+        "MILLIRANK_DECISION_LOG__FILE": "",
+        "MILLIRANK_SHADOW__SHARE": "0",
+    }
     process = None
     try:
         # A signal in the middle of Popen would leave a child that nobody knows of.

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from router.arms import State
 from sidecar.rerankers.base import Reranker
-from sidecar.settings import Mode, Settings
+from sidecar.settings import DecisionLogSettings, Mode, Settings, ShadowSettings
 
 _READY_TIMEOUT_S = 30.0
 _STRATEGIES = tuple(strategy.value for strategy in Strategy if strategy is not Strategy.UNSPECIFIED)
@@ -175,8 +175,17 @@ async def connected(
 
 
 def _private(settings: Settings, folder: Path) -> Settings:
-    listen = settings.listen.model_copy(update={"tcp": "", "unix": str(folder / "millirank.sock")})
-    return settings.model_copy(update={"listen": listen, "linger_s": 0.0, "mode": Mode.ON})
+    """The settings without what belongs to a sidecar that serves: its addresses, and the files that it writes."""
+    listen = settings.listen.model_copy(update={"tcp": "", "unix": str(folder / "millirank.sock"), "admin": ""})
+    return settings.model_copy(
+        update={
+            "listen": listen,
+            "linger_s": 0.0,
+            "mode": Mode.ON,
+            "decision_log": DecisionLogSettings(),
+            "shadow": ShadowSettings(),
+        }
+    )
 
 
 async def _until_ready(rerankers: Mapping[str, Reranker]) -> None:

@@ -53,8 +53,8 @@ async def test_changed_file_is_swapped_in(tmp_path: Path) -> None:
     await watched.until_reloads(1)
     assert watched.reloads == [True]
     assert watched.swaps == [watched.watch.current]
-    assert watched.legal().arms["scripted"].gains[""].lower == 0.2
-    assert held.arms["scripted"].gains[""].lower == 0.1
+    assert watched.legal().arms["scripted"].gains[""].points[0].gain == 0.2
+    assert held.arms["scripted"].gains[""].points[0].gain == 0.1
 
 
 async def test_bad_file_keeps_the_old_profiles_and_says_why(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_bad_file_keeps_the_old_profiles_and_says_why(tmp_path: Path) -> N
     path.write_text(LATER)
     await watched.until_reloads(2)
     assert watched.watch.error == ""
-    assert watched.legal().arms["scripted"].gains[""].lower == 0.2
+    assert watched.legal().arms["scripted"].gains[""].points[0].gain == 0.2
 
 
 async def test_one_bad_file_of_two_changes_neither(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_one_bad_file_of_two_changes_neither(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ProfileError, match=r"broken\.json is not valid JSON"):
         await watched.watch.reload()
-    assert watched.legal().arms["scripted"].gains[""].lower == 0.1
+    assert watched.legal().arms["scripted"].gains[""].points[0].gain == 0.1
 
 
 async def test_new_and_removed_files(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_swapped_link_is_a_change(tmp_path: Path) -> None:
     (folder / "..tmp").symlink_to("..v2")
     (folder / "..tmp").replace(folder / "..data")
     await watched.until_reloads(1)
-    assert watched.legal().arms["scripted"].gains[""].lower == 0.2
+    assert watched.legal().arms["scripted"].gains[""].points[0].gain == 0.2
 
 
 async def test_rewritten_with_equal_content_is_no_change(tmp_path: Path) -> None:
