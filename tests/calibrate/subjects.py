@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from sidecar.calibrate.collection import Collection, Document, Sources, checked
 
@@ -32,3 +33,16 @@ def collection(
         sources=Sources("documents", "queries", "grades", "ignored"),
         ignored=ignored,
     )
+
+
+def whole_collection(folder: Path, own: Collection) -> Path:
+    """A run file that ranks every document for every query."""
+    file = folder / "all.trec"
+    file.write_text(
+        "".join(
+            f"{query} Q0 {document.id} {rank} {100 - rank} all\n"
+            for query in own.queries
+            for rank, document in enumerate(own.documents)
+        )
+    )
+    return file

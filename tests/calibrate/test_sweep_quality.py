@@ -25,7 +25,7 @@ from sidecar.calibrate.sweep_quality import SweepError, sweep_quality
 from sidecar.calibrate.sweep_sidecar import Texts, ask, sweep_sidecar
 from sidecar.reranker_settings import CascadeSettings, LlmSettings
 from sidecar.settings import Settings
-from tests.calibrate.subjects import collection
+from tests.calibrate.subjects import collection, whole_collection
 from tests.e2e.sidecar_process import REPOSITORY
 from tests.rerankers.fake_openai import FakeOpenAI, Fault
 
@@ -161,19 +161,6 @@ async def test_an_llm_is_called_once_with_as_many_as_it_takes(tmp_path: Path) ->
     for judged in scored:
         assert np.isfinite(judged.raw["llm"][:50]).all()
         assert np.isnan(judged.raw["llm"][50:]).all()
-
-
-def whole_collection(folder: Path, own: Collection) -> Path:
-    """A run file that ranks every document for every query."""
-    file = folder / "all.trec"
-    file.write_text(
-        "".join(
-            f"{query} Q0 {document.id} {rank} {100 - rank} all\n"
-            for query in own.queries
-            for rank, document in enumerate(own.documents)
-        )
-    )
-    return file
 
 
 async def test_a_reranker_that_only_fails_is_left_out(own: Collection, lists: list[JudgedList], tmp_path: Path) -> None:
