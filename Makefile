@@ -8,7 +8,7 @@ LOCAL  := -e clients/python
 MVN    := mvn --batch-mode --no-transfer-progress --file clients/java
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
+.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -19,10 +19,18 @@ demo: $(VENV)/demo ## set up, then search real documents at four budgets and sho
 test: $(VENV)/dev ## set up, lint, then run every test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest $(TESTS)
-	@$(MAKE) --no-print-directory test-clients-java
+	@$(MAKE) --no-print-directory test-clients-go test-clients-java
 
-# A missing toolchain is no failure: who works on the sidecar needs no Java. It is said, in a line of its own.
-.PHONY: test-clients-java
+test-clients: test-clients-python test-clients-go test-clients-java ## test every client
+
+test-clients-python: $(VENV)/dev ## test the Python client
+	$(BIN)/python -m pytest tests/clients
+
+# A missing toolchain is no failure: who works on the sidecar needs neither Go nor Java. It is said, in a line of its own.
+test-clients-go: $(VENV)/dev ## vet, check and test the Go client, also against a sidecar process
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory -C clients/go test MILLIRANK_SIDECAR=$(CURDIR)/$(BIN)/millirank; \
+	else echo "SKIPPED: Go client tests: no go toolchain found; install Go 1.26"; fi
+
 test-clients-java: $(VENV)/dev ## build and test the Java client, also against a sidecar process
 	@if command -v javac >/dev/null && command -v mvn >/dev/null; then $(MVN) test; \
 	else echo "SKIPPED: Java client tests: no JDK or no Maven found; install a JDK 17 and Maven 3.8, or newer"; fi
@@ -45,9 +53,10 @@ SERVICES := millirank/v1/rerank_service.proto millirank/v1/admin_service.proto
 PROTOS := millirank/v1/decision.proto $(SERVICES)
 STUBS  := clients/python/src
 
-proto: $(VENV)/dev ## regenerate the committed Python stubs
+proto: $(VENV)/dev ## regenerate the committed Python and Go stubs
 	$(PROTOC) --python_out=$(STUBS) --pyi_out=$(STUBS) $(PROTOS)
 	$(PROTOC) --grpc_python_out=$(STUBS) $(SERVICES)
+	PROTOC="$(PROTOC)" PROTOS="$(PROTOS)" sh proto/go-stubs.sh clients/go
 
 proto-release: $(VENV)/dev ## promise the contract as it stands: from now on breaking it fails proto-check
 	$(BIN)/buf build proto --exclude-source-info --output proto/released.binpb

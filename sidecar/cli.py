@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "admin": "look into a running sidecar: rerankers, profiles; reload profiles, set the mode",
     "models": "list, pull, export and verify the models on this machine",
     "index": "build an index of token vectors, add to it, delete from it",
+    "collection": "write the standard library's documentation as JSON lines, to be indexed by other search stacks",
     "health": "ask a running sidecar whether it serves",
     "demo": "search the standard library's documentation at several budgets and show what reranking does",
 }
