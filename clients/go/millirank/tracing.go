@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel"
@@ -71,7 +72,7 @@ func describeFailure(span trace.Span, failed *failure) {
 
 // describeError writes an error's kind, never its message.
 func describeError(span trace.Span, err error) {
-	kind := fmt.Sprintf("%T", err)
+	kind := strings.TrimPrefix(fmt.Sprintf("%T", err), "*")
 	if failed := (*RerankError)(nil); errors.As(err, &failed) {
 		kind = string(failed.Reason)
 	}
