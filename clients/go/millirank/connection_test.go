@@ -95,18 +95,6 @@ func TestOwnDialOptionsWin(t *testing.T) {
 	}
 }
 
-// An https_proxy in the environment does not stand between an application and its sidecar.
-func TestProxiesAreIgnored(t *testing.T) {
-	t.Setenv("HTTPS_PROXY", "http://"+milliranktest.DeadTarget())
-	t.Setenv("NO_PROXY", "")
-	sidecar := milliranktest.NewSidecar(milliranktest.Ranked())
-	defer sidecar.Close()
-	// By name: Go leaves proxies out for loopback addresses by itself, gRPC looks at what is dialled.
-	client := connect(t, strings.Replace(sidecar.Target(), "127.0.0.1", "localhost", 1))
-	waitUntilReady(t, client)
-	mustRank(t, client)
-}
-
 // unix:/path works like host:port; without a health service the sidecar counts as ready.
 func TestUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "millirank.sock")
