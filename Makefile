@@ -8,7 +8,7 @@ LOCAL  := -e clients/python
 MVN    := mvn --batch-mode --no-transfer-progress --file clients/java
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
+.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java example-go lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -30,6 +30,14 @@ test-clients-python: $(VENV)/dev ## test the Python client
 test-clients-go: $(VENV)/dev ## vet, check and test the Go client, also against a sidecar process
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory -C clients/go test MILLIRANK_SIDECAR=$(CURDIR)/$(BIN)/millirank; \
 	else echo "SKIPPED: Go client tests: no go toolchain found; install Go 1.26"; fi
+
+example-go: $(VENV)/dev ## search the standard library's documentation with Bleve, before and after reranking
+	@command -v go >/dev/null || { echo "The example needs a Go toolchain; install Go 1.26" >&2; exit 1; }
+	@mkdir -p build
+	@cd clients/go/examples/search && go build -o $(CURDIR)/build/search-go .
+	@$(BIN)/millirank collection > build/collection.jsonl
+	@sh clients/with-sidecar.sh $(BIN)/millirank sh -c 'build/search-go -sidecar "$$MILLIRANK_TARGET" "open a file for reading" \
+		"run a function in a thread" "shuffle a list in place" "open a file for reading" <build/collection.jsonl'
 
 test-clients-java: $(VENV)/dev ## build and test the Java client, also against a sidecar process
 	@if command -v javac >/dev/null && command -v mvn >/dev/null; then $(MVN) test; \
