@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from router.arms import Availability, State
 from sidecar.rerankers.base import CircuitOpenError, RerankerError
 from sidecar.rerankers.breaker import Breaker, Permit
 
@@ -34,9 +35,17 @@ class Guard:
         self._breaker = Breaker()
         self._usual_s = 0.0  # moving mean of calls that succeeded
 
-    def blocked(self) -> str:
-        """Why no call is let through now; empty if one is."""
-        return self._breaker.blocked(self._clock())
+    def availability(self, off: str, warming: str) -> Availability:
+        """OFF or WARMING for the reason given, CIRCUIT_OPEN, else READY.
+
+        READY also when the next call would be the probe of a circuit that has been open: only a call can close it.
+        """
+        if off:
+            return Availability(State.OFF, off)
+        if warming:
+            return Availability(State.WARMING, warming)
+        blocked = self._breaker.blocked(self._clock())
+        return Availability(State.CIRCUIT_OPEN, blocked) if blocked else Availability(State.READY)
 
     @contextlib.asynccontextmanager
     async def call(self, timeout_s: float) -> AsyncIterator[GuardedCall]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -47,19 +46,14 @@ class IndexedReranker(LocalReranker):
         return Work(tokens, fixed_tokens=0 if known else QUERY_TOKENS, warm=count)
 
     async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:
-        """Scores the documents in one call; the instruction is ignored.
+        """As `LocalReranker.score`.
 
-        Raises IndexUnavailableError when the documents can't be looked up, or the index has none of them; TimeoutError,
-        NotReadyError or BackendError.
+        Raises IndexUnavailableError too: the documents can't be looked up, or the index has none of them.
         """
-        work = self.work(request.query, request.instruction, request.documents)
-        if work.refusal:
-            raise IndexUnavailableError(f"{self._name}: {work.refusal}")
-        if not request.documents:
-            return Scored((), 0)
-        deadline = time.monotonic() + timeout_s
-        tokens = work.tokens_at(len(request.documents))
-        return await self._score_chunk(request.query, request.documents, tokens, deadline)
+        refusal = self._refusal(request.documents)
+        if refusal:
+            raise IndexUnavailableError(f"{self._name}: {refusal}")
+        return await super().score(request, timeout_s)
 
     async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
         key = collection, text = self._key(query, documents)

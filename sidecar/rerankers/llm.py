@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-from router.arms import Availability, State, Strategy, Work
+from router.arms import Availability, Strategy, Work
 from sidecar.rerankers import prompts
 from sidecar.rerankers.base import (
     BadOutputError,
@@ -107,17 +107,8 @@ class LlmReranker:
         return self._limits
 
     def availability(self) -> Availability:
-        """OFF with the reason, WARMING until the SDK is imported, CIRCUIT_OPEN, else READY.
-
-        READY also when the next call would be the probe of a circuit that has been open: only a call can
-        close it.
-        """
-        if self._off:
-            return Availability(State.OFF, self._off)
-        if self._chat is None:
-            return Availability(State.WARMING, "importing the openai library")
-        blocked = self._guard.blocked()
-        return Availability(State.CIRCUIT_OPEN, blocked) if blocked else Availability(State.READY)
+        """OFF with the reason, WARMING until the SDK is imported, then as the circuit is."""
+        return self._guard.availability(self._off, "importing the openai library" if self._chat is None else "")
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
         """Tokens and price as `estimated_work` has them."""

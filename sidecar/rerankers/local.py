@@ -92,16 +92,20 @@ class LocalReranker(ABC):
         """
         deadline = time.monotonic() + timeout_s
         work = self.work(request.query, request.instruction, request.documents)
-        parts = []
+        parts: list[Scored] = []
+        unscored: set[int] = set()
         for first, last in _cuts(work.tokens, self._limits.max_chunk_documents):
             tokens = sum(work.tokens[first:last]) + (work.fixed_tokens if first == 0 else 0)
-            parts.append(await self._score_chunk(request.query, request.documents[first:last], tokens, deadline))
+            part = await self._score_chunk(request.query, request.documents[first:last], tokens, deadline)
+            parts.append(part)
+            unscored.update(first + position for position in part.unscored)
         return Scored(
             scores=tuple(score for part in parts for score in part.scores),
             tokens=sum(part.tokens for part in parts),
             cached=sum(part.cached for part in parts),
             queue_ms=sum(part.queue_ms for part in parts),
             compute_ms=sum(part.compute_ms for part in parts),
+            unscored=frozenset(unscored),
         )
 
     @abstractmethod

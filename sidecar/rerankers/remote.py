@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
-from router.arms import Availability, State, Strategy, Work
+from router.arms import Availability, Strategy, Work
 from sidecar.engines.batching import estimated_tokens
 from sidecar.rerankers.base import (
     BadOutputError,
@@ -94,16 +94,8 @@ class HttpReranker:
         return self._limits
 
     def availability(self) -> Availability:
-        """OFF with the reason, WARMING until the first calls are over, CIRCUIT_OPEN, else READY.
-
-        READY also when the next call would be the probe of a circuit that has been open: only a call can close it.
-        """
-        if self._off:
-            return Availability(State.OFF, self._off)
-        if not self._loaded:
-            return Availability(State.WARMING, "getting to know the endpoint")
-        blocked = self._guard.blocked()
-        return Availability(State.CIRCUIT_OPEN, blocked) if blocked else Availability(State.READY)
+        """OFF with the reason, WARMING until the first calls are over, then as the circuit is."""
+        return self._guard.availability(self._off, "" if self._loaded else "getting to know the endpoint")
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
         """Tokens of every pair, estimated from characters, the query's part in each; and their price per token.
