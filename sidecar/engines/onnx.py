@@ -58,8 +58,12 @@ class _OnnxModel:
         self._tokenizer = _tokenizer(manifest)
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
         self._outputs = [tensor.name for tensor in self._session.get_outputs()]
+        # The export says so in the shape: [1, s] in place of [b, s].
+        self.one_text = all(tensor.shape[:1] == [1] for tensor in self._session.get_inputs())
 
     def _require(self, inputs: set[str], outputs: set[str], optional: frozenset[str] = frozenset()) -> None:
+        if self.one_text:  # without padding there is nothing to mask
+            inputs, optional = inputs - {"attention_mask"}, optional | {"attention_mask"}
         if not inputs <= self._inputs <= inputs | optional or not outputs <= set(self._outputs):
             raise ModelError(
                 f"{MODEL_FILE} of {self.manifest.name} maps {sorted(self._inputs)} to {sorted(self._outputs)}; "
@@ -69,13 +73,14 @@ class _OnnxModel:
     def _run(self, encodings: Sequence[Encoding], outputs: list[str]) -> Iterator[tuple[int, int, list[Floats]]]:
         """Yields (index, real tokens, this text's row of every output), in batch order."""
         lengths = [len(encoding.ids) for encoding in encodings]
-        for batch in plan_batches(lengths, self.token_budget):
+        for batch in plan_batches(lengths, 1 if self.one_text else self.token_budget):
             width = lengths[batch[-1]]
             feeds = {name: np.zeros((len(batch), width), dtype=np.int64) for name in self._inputs}
             for row, index in enumerate(batch):
                 encoding, length = encodings[index], lengths[index]
                 feeds["input_ids"][row, :length] = encoding.ids
-                feeds["attention_mask"][row, :length] = 1
+                if "attention_mask" in feeds:
+                    feeds["attention_mask"][row, :length] = 1
                 if "token_type_ids" in feeds:
                     feeds["token_type_ids"][row, :length] = encoding.type_ids
             results = self._session.run(outputs, feeds)
@@ -121,33 +126,14 @@ class TokenEncoder(_OnnxModel):
         return EncodedTexts(vectors, sentences, tokens)
 
 
-class PairScorer(_OnnxModel):
-    """(query, text) -> logit. Parameters and errors as for `TokenEncoder`.
+class PairTokeniser:
+    """What a cross-encoder reads. ``tokenizer`` belongs to it: its truncation changes with every call."""
 
-    The model may do without token_type_ids, as RoBERTa's family does.
-    """
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
 
-    def __init__(
-        self, manifest: Manifest, threads: int | None = None, token_budget: int | None = None, provider: str = "cpu"
-    ) -> None:
-        super().__init__(manifest, Kind.CROSS_ENCODER, threads, token_budget, provider)
-        self._require({"input_ids", "attention_mask"}, {"logits"}, optional=frozenset({"token_type_ids"}))
-
-    def score(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> PairScores:
-        """Scores each pair, in input order.
-
-        The query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
-        """
-        encodings = self.tokenised(query, texts, max_tokens, query_max_tokens)
-        scores = np.empty(len(texts), dtype=np.float32)
-        tokens = 0
-        for index, length, (score,) in self._run(encodings, ["logits"]):
-            scores[index] = score
-            tokens += length
-        return PairScores(scores, tokens)
-
-    def tokenised(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> list[Encoding]:
-        """What the model reads for each pair; cut as for `score`."""
+    def __call__(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> list[Encoding]:
+        """One encoding for each pair; cut as `PairScorer.score` says."""
         query = self._cut_query(query, query_max_tokens)
         characters = max_characters(max_tokens)
         self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
@@ -163,6 +149,33 @@ class PairScorer(_OnnxModel):
             end for (_, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special
         ]
         return query[: ends[-1]] if ends else ""
+
+
+class PairScorer(_OnnxModel):
+    """(query, text) -> logit. Parameters and errors as for `TokenEncoder`.
+
+    The model may do without token_type_ids, as RoBERTa's family does.
+    """
+
+    def __init__(
+        self, manifest: Manifest, threads: int | None = None, token_budget: int | None = None, provider: str = "cpu"
+    ) -> None:
+        super().__init__(manifest, Kind.CROSS_ENCODER, threads, token_budget, provider)
+        self._require({"input_ids", "attention_mask"}, {"logits"}, optional=frozenset({"token_type_ids"}))
+        self.tokenised = PairTokeniser(self._tokenizer)
+
+    def score(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> PairScores:
+        """Scores each pair, in input order.
+
+        The query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
+        """
+        encodings = self.tokenised(query, texts, max_tokens, query_max_tokens)
+        scores = np.empty(len(texts), dtype=np.float32)
+        tokens = 0
+        for index, length, (score,) in self._run(encodings, ["logits"]):
+            scores[index] = score
+            tokens += length
+        return PairScores(scores, tokens)
 
 
 def provider_name(word: str) -> str:

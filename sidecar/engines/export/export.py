@@ -20,12 +20,12 @@ from tokenizers import Tokenizer
 from sidecar.engines.export import reference
 from sidecar.engines.export.architectures import PairModel, normalised
 from sidecar.engines.export.fidelity import Fidelity, PairGroup, compare, paces
-from sidecar.engines.export.graph import WORD_TABLE
+from sidecar.engines.export.graph import WORD_TABLE, Graph
 from sidecar.engines.export.scorer import build, build_int8
 from sidecar.engines.export.tensors import Floats
 from sidecar.engines.export.weights import Checkpoint, read_checkpoint
 from sidecar.engines.manifest import MANIFEST_FILE, TOKENIZER_FILE, Kind, ModelError, read_manifest, sha256
-from sidecar.engines.onnx import PairScorer
+from sidecar.engines.onnx import PairScorer, PairTokeniser
 
 DEFAULT_MAX_TOKENS = 512
 LEAST_MAX_TOKENS = 128  # room for the longest query and as much of a document
@@ -92,17 +92,19 @@ def export(checkpoint: Path, target: Path, plan: Plan, groups: Sequence[PairGrou
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
+        limit = min(max_tokens, REPORT_TOKENS)
+        expected, peaks = _reference(model, PairTokeniser(_copy(tokenizer)), groups, limit, on_progress)
         variants: dict[Precision, Path] = {}
         wanted = list(Precision) if plan.precision is None else [plan.precision]
         for done, precision in enumerate(wanted):
             on_progress("writing the model", done, len(wanted))
             folder = work / precision
-            _write(folder, model, precision, tokenizer, replace(plan, max_tokens=max_tokens))
+            graph = build_int8(model, peaks) if precision is Precision.INT8 else build(model)
+            _write(folder, graph, model.positions, precision, tokenizer, replace(plan, max_tokens=max_tokens))
             variants[precision] = folder
         on_progress("writing the model", len(wanted), len(wanted))
         scorers = {precision: PairScorer(read_manifest(at), plan.threads) for precision, at in variants.items()}
-        limit = min(max_tokens, REPORT_TOKENS)
-        fidelity = _fidelity(model, scorers, groups, limit, on_progress)
+        fidelity = _fidelity(expected, scorers, groups, limit, on_progress)
         speeds = _speeds(scorers, groups, limit, plan.pace_seconds, on_progress)
         chosen, batch = _choice(fidelity, speeds)
         _complete(variants[chosen], batch, fidelity[chosen], speeds)
@@ -141,9 +143,8 @@ def _checked_tokenizer(checkpoint: Checkpoint, model: PairModel) -> Tokenizer:
     return tokenizer
 
 
-def _write(folder: Path, model: PairModel, precision: Precision, tokenizer: Tokenizer, plan: Plan) -> None:
+def _write(folder: Path, graph: Graph, positions: int, precision: Precision, tokenizer: Tokenizer, plan: Plan) -> None:
     folder.mkdir()
-    graph = build_int8(model) if precision is Precision.INT8 else build(model)
     names = [*graph.write(folder), TOKENIZER_FILE]
     tokenizer.save(str(folder / TOKENIZER_FILE))
     _write_json(
@@ -156,7 +157,7 @@ def _write(folder: Path, model: PairModel, precision: Precision, tokenizer: Toke
             "files": {name: sha256(folder / name) for name in names},
             "max_tokens": plan.max_tokens,
             "query_max_tokens": QUERY_MAX_TOKENS,
-            "positions": model.positions,
+            "positions": positions,
             "batch_tokens": 1,
             "token_dim": 0,
             "sentence_dim": 0,
@@ -166,21 +167,37 @@ def _write(folder: Path, model: PairModel, precision: Precision, tokenizer: Toke
     )
 
 
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
+    copied: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    return copied
+
+
+def _reference(
+    model: PairModel, tokenised: PairTokeniser, groups: Sequence[PairGroup], limit: int, on_progress: OnProgress
+) -> tuple[list[Floats], Mapping[str, Floats]]:
+    """What the checkpoint scores in each group, and the peaks that int8 is scaled by.
+
+    Those are of the first half of the groups, so that the report is also about texts that set no scale.
+    """
+    encodings = [tokenised(group.query, group.texts, limit, QUERY_MAX_TOKENS) for group in groups]
+    pairs = [reference.TokenisedPair(encoding.ids, encoding.type_ids) for group in encodings for encoding in group]
+    layers, peaks = model.shape.layers, reference.Peaks()
+    watched = sum(len(group.texts) for group in groups[: -(-len(groups) // 2)])
+    flat = reference.scores(
+        model, pairs, lambda done: on_progress("computing the reference", done, layers), peaks, watched
+    )
+    if not np.isfinite(flat).all():
+        raise ModelError("the checkpoint's weights give scores that are not numbers: download the model again")
+    return np.split(flat, np.cumsum([len(group.texts) for group in groups])[:-1]), peaks.by_tensor
+
+
 def _fidelity(
-    model: PairModel,
+    expected: Sequence[Floats],
     scorers: Mapping[Precision, PairScorer],
     groups: Sequence[PairGroup],
     limit: int,
     on_progress: OnProgress,
 ) -> dict[Precision, Fidelity]:
-    one = next(iter(scorers.values()))
-    encodings = [one.tokenised(group.query, group.texts, limit, QUERY_MAX_TOKENS) for group in groups]
-    pairs = [reference.TokenisedPair(encoding.ids, encoding.type_ids) for group in encodings for encoding in group]
-    layers = model.shape.layers
-    flat = reference.scores(model, pairs, lambda done: on_progress("computing the reference", done, layers))
-    if not np.isfinite(flat).all():
-        raise ModelError("the checkpoint's weights give scores that are not numbers: download the model again")
-    expected = np.split(flat, np.cumsum([len(group.texts) for group in groups])[:-1])
     found: dict[Precision, Fidelity] = {}
     for precision, scorer in scorers.items():
         scored: list[Floats] = []
@@ -204,10 +221,14 @@ def _speeds(
     seconds: float,
     on_progress: OnProgress,
 ) -> dict[tuple[Precision, int], float]:
-    """Pairs per second of every precision, one text a run and batched."""
+    """Pairs per second of every precision, one text a run and, where the model takes batches, batched."""
     group = max(groups, key=lambda each: len(each.texts))
     texts = group.texts[:PACE_TEXTS]
-    keys = {f"{precision} {batch}": (precision, batch) for precision in scorers for batch in BATCHES}
+    keys = {
+        f"{precision} {batch}": (precision, batch)
+        for precision, scorer in scorers.items()
+        for batch in (BATCHES[:1] if scorer.one_text else BATCHES)
+    }
 
     def run(precision: Precision, batch: int) -> Callable[[], int]:
         def scored() -> int:
@@ -234,7 +255,7 @@ def _choice(
         slower = best(Precision.FP32) > CLEARLY_FASTER * best(Precision.INT8)
         harmful = fidelity[Precision.INT8].tau < LEAST_TAU
         chosen = Precision.FP32 if slower or harmful else Precision.INT8
-    alone, batched = (speeds[chosen, batch] for batch in BATCHES)
+    alone, batched = (speeds.get((chosen, batch), 0.0) for batch in BATCHES)
     return chosen, BATCHES[1] if batched > CLEARLY_FASTER * alone else BATCHES[0]
 
 

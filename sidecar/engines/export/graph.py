@@ -53,7 +53,8 @@ class BertShape:
 class Graph:
     """A finished graph whose constants are not loaded yet.
 
-    ``inputs`` are int64 [b,s]; ``outputs`` are float32 with the given shapes.
+    ``inputs`` are int64 [b,s], or [1,s] if ``one_text``: such a graph refuses a batch. ``outputs`` are float32 with the
+    given shapes.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Graph:
     constants: Mapping[str, Tensor]
     inputs: tuple[str, ...]
     outputs: Mapping[str, tuple[str | int, ...]]
+    one_text: bool = False
 
     def proto(self) -> onnx.ModelProto:
         """The checked model with everything in memory."""
@@ -92,11 +94,13 @@ class Graph:
     def _model(self, constants: list[onnx.TensorProto]) -> onnx.ModelProto:
         from onnx import TensorProto, helper
 
+        rows = 1 if self.one_text else "b"
+        shapes = {name: [rows if size == "b" else size for size in shape] for name, shape in self.outputs.items()}
         graph = helper.make_graph(
             self.nodes,
             self.name,
-            [helper.make_tensor_value_info(i, TensorProto.INT64, ["b", "s"]) for i in self.inputs],
-            [helper.make_tensor_value_info(o, TensorProto.FLOAT, shape) for o, shape in self.outputs.items()],
+            [helper.make_tensor_value_info(name, TensorProto.INT64, [rows, "s"]) for name in self.inputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
             constants,
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", CONTRIB_OPSET)]
@@ -179,9 +183,11 @@ class GraphBuilder:
         floor = self.constant("norm_floor", np.array(1e-12, dtype=np.float32))
         return self.node("Div", [x, self.node("Max", [norm, floor], f"{output}.safe_norm")], output)
 
-    def graph(self, name: str, inputs: list[str], outputs: Mapping[str, tuple[str | int, ...]]) -> Graph:
-        """Closes the graph: int64 `inputs` of shape [b,s], float32 `outputs` with the given shapes."""
-        return Graph(name, tuple(self.nodes), self.constants, tuple(inputs), outputs)
+    def graph(
+        self, name: str, inputs: list[str], outputs: Mapping[str, tuple[str | int, ...]], *, one_text: bool = False
+    ) -> Graph:
+        """Closes the graph; see `Graph`."""
+        return Graph(name, tuple(self.nodes), self.constants, tuple(inputs), outputs, one_text)
 
 
 def add_bert(builder: GraphBuilder, weights: Weights, shape: BertShape, *, token_types: bool) -> tuple[str, str]:
@@ -192,7 +198,8 @@ def add_bert(builder: GraphBuilder, weights: Weights, shape: BertShape, *, token
     """
     from onnx import TensorProto
 
-    x, key_mask = _embeddings(builder, weights, shape, token_types)
+    x = _embeddings(builder, weights, shape, token_types)
+    key_mask = _key_mask(builder)
     for layer in range(shape.layers):
         x = _encoder_layer(builder, x, key_mask, f"encoder.layer.{layer}", weights, shape)
     mask = builder.node("Cast", ["attention_mask"], "mask.float", to=TensorProto.FLOAT)
@@ -200,23 +207,32 @@ def add_bert(builder: GraphBuilder, weights: Weights, shape: BertShape, *, token
     return x, mask
 
 
-def add_first_row(builder: GraphBuilder, weights: Weights, shape: BertShape, *, token_types: bool) -> str:
+def add_first_row(
+    builder: GraphBuilder, weights: Weights, shape: BertShape, *, token_types: bool, masked: bool = True
+) -> str:
     """As `add_bert`, but the last layer is computed for the first token only: float32 [b,1,h].
 
-    What a classification head reads. Only the keys and values of that layer are needed of the other tokens, so that
+    Without ``masked`` there is no input attention_mask, and so no padding: attention takes a faster kernel. What a
+    classification head reads. Only the keys and values of that layer are needed of the other tokens, so that
     10 of its 12 h**2 multiplications per token fall away, 14 % of a model of six layers.
     """
-    x, key_mask = _embeddings(builder, weights, shape, token_types)
+    x = _embeddings(builder, weights, shape, token_types)
+    key_mask = _key_mask(builder) if masked else ""
     for layer in range(shape.layers):
         last = layer == shape.layers - 1
         x = _encoder_layer(builder, x, key_mask, f"encoder.layer.{layer}", weights, shape, first_row=last)
     return x
 
 
-def _embeddings(builder: GraphBuilder, weights: Weights, shape: BertShape, token_types: bool) -> tuple[str, str]:
-    """The input of the first layer, and the mask that attention takes."""
+def _key_mask(builder: GraphBuilder) -> str:
+    """The mask that attention takes."""
     from onnx import TensorProto
 
+    return builder.node("Cast", ["attention_mask"], "key_mask", to=TensorProto.INT32)
+
+
+def _embeddings(builder: GraphBuilder, weights: Weights, shape: BertShape, token_types: bool) -> str:
+    """The input of the first layer."""
     words = builder.constant(WORD_TABLE, weights[WORD_TABLE])
     x = builder.node("Gather", [words, "input_ids"], "embeddings.words")
     length = builder.node("Shape", ["input_ids"], "length", start=1, end=2)
@@ -235,7 +251,7 @@ def _embeddings(builder: GraphBuilder, weights: Weights, shape: BertShape, token
     if "embeddings.project.weight" in weights:  # ELECTRA's embeddings may be narrower than its layers
         weight = weights["embeddings.project.weight"].transposed()
         x = builder.linear(x, "embeddings.project", weight, weights["embeddings.project.bias"])
-    return x, builder.node("Cast", ["attention_mask"], "key_mask", to=TensorProto.INT32)
+    return x
 
 
 def _encoder_layer(
@@ -268,7 +284,7 @@ def _encoder_layer(
         query, key, value = packed(["query", "key", "value"])
     y = builder.node(
         "MultiHeadAttention",
-        [query, key, value, "", key_mask],
+        [query, key, value, "", key_mask] if key_mask else [query, key, value],
         f"{prefix}.attention",
         domain="com.microsoft",
         num_heads=shape.heads,

@@ -45,7 +45,7 @@ def quantise(graph: Graph, keep_float: frozenset[str] = frozenset()) -> Graph:
 
     Every other MatMul must have a constant right-hand side of shape [in, out] and a left-hand side [..., in].
     """
-    rewriter = _Rewriter(graph.constants)
+    rewriter = Rewriter(graph.constants)
     for node in graph.nodes:
         if node.op_type == "MatMul" and node.name not in keep_float:
             rewriter.matrix_product(node)
@@ -69,71 +69,69 @@ def quantise_rows(table: NDArray[Any], levels: int) -> tuple[NDArray[np.int8], N
     return values, scales
 
 
-def _row_tensors(table: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+def row_tensors(table: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """`quantise_rows` of a tensor that is not loaded yet: values [rows, n] and scales [rows, 1]."""
     values = Tensor(table.shape, np.dtype(np.int8), lambda: quantise_rows(table.load(), levels)[0])
     scales = Tensor((table.shape[0], 1), np.dtype(np.float32), lambda: quantise_rows(table.load(), levels)[1])
     return values, scales
 
 
-class _Rewriter:
+class Rewriter:
     """Collects the nodes and constants of the quantised graph, in order."""
 
     def __init__(self, constants: Mapping[str, Tensor]) -> None:
         self.constants = dict(constants)
         self.nodes: list[onnx.NodeProto] = []
 
-    def _node(self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: Any) -> str:
+    def node(self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: Any) -> str:
         from onnx import helper
 
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
         return output
 
-    def _scalar(self, name: str, value: NDArray[np.generic]) -> str:
+    def constant(self, name: str, value: NDArray[np.generic]) -> str:
         self.constants.setdefault(name, Tensor.of(value))
         return name
 
     def matrix_product(self, node: onnx.NodeProto) -> None:
         x, weight, output = node.input[0], node.input[1], node.output[0]
-        values, scales = _row_tensors(self.constants.pop(weight).transposed(), WEIGHT_LEVELS)
+        values, scales = row_tensors(self.constants.pop(weight).transposed(), WEIGHT_LEVELS)
         self.constants[f"{weight}.int8"] = values.transposed()
         self.constants[f"{weight}.scales"] = Tensor(scales.shape[:1], scales.dtype, lambda: scales.load().ravel())
         width = np.array([-1, values.shape[1]])
-        tokens = self._node("Reshape", [x, self._scalar(f"rows_of_{width[1]}", width)], f"{output}.tokens")
-        axis = self._scalar("quantise.axis", np.array([-1]))
-        peak = self._node(
-            "ReduceMax", [self._node("Abs", [tokens], f"{output}.abs"), axis], f"{output}.peak", keepdims=1
-        )
-        floor = self._scalar("quantise.floor", np.array(SMALLEST_SCALE, dtype=np.float32))
-        levels = self._scalar("quantise.levels", np.array(1 / ACTIVATION_LEVELS, dtype=np.float32))
-        scale = self._node("Mul", [peak, levels], f"{output}.scale")
-        scale = self._node("Max", [scale, floor], f"{output}.safe_scale")
-        flat = self._node("Reshape", [scale, axis], f"{output}.flat_scale")
-        count = self._node("Shape", [flat], f"{output}.count")
-        zero = self._scalar("quantise.zero", np.array([ACTIVATION_ZERO], dtype=np.uint8))
-        zeros = self._node("Expand", [zero, count], f"{output}.zeros")
-        quantised = self._node("QuantizeLinear", [tokens, flat, zeros], f"{output}.int8", axis=0)
-        one = self._scalar("quantise.one", np.array(1, dtype=np.float32))
-        scalar_zero = self._scalar("quantise.scalar_zero", np.array(ACTIVATION_ZERO, dtype=np.uint8))
-        product = self._node(
+        tokens = self.node("Reshape", [x, self.constant(f"rows_of_{width[1]}", width)], f"{output}.tokens")
+        axis = self.constant("quantise.axis", np.array([-1]))
+        peak = self.node("ReduceMax", [self.node("Abs", [tokens], f"{output}.abs"), axis], f"{output}.peak", keepdims=1)
+        floor = self.constant("quantise.floor", np.array(SMALLEST_SCALE, dtype=np.float32))
+        levels = self.constant("quantise.levels", np.array(1 / ACTIVATION_LEVELS, dtype=np.float32))
+        scale = self.node("Mul", [peak, levels], f"{output}.scale")
+        scale = self.node("Max", [scale, floor], f"{output}.safe_scale")
+        flat = self.node("Reshape", [scale, axis], f"{output}.flat_scale")
+        count = self.node("Shape", [flat], f"{output}.count")
+        zero = self.constant("quantise.zero", np.array([ACTIVATION_ZERO], dtype=np.uint8))
+        zeros = self.node("Expand", [zero, count], f"{output}.zeros")
+        quantised = self.node("QuantizeLinear", [tokens, flat, zeros], f"{output}.int8", axis=0)
+        one = self.constant("quantise.one", np.array(1, dtype=np.float32))
+        scalar_zero = self.constant("quantise.scalar_zero", np.array(ACTIVATION_ZERO, dtype=np.uint8))
+        product = self.node(
             "MatMulIntegerToFloat",
             [quantised, f"{weight}.int8", one, f"{weight}.scales", scalar_zero],
             f"{output}.unscaled",
             domain="com.microsoft",
         )
-        scaled = self._node("Mul", [product, scale], f"{output}.rows")
-        shape = self._node("Shape", [x], f"{output}.leading", end=-1)
-        last = self._scalar(f"width_{values.shape[0]}", np.array([values.shape[0]]))
-        shape = self._node("Concat", [shape, last], f"{output}.shape", axis=0)
-        self._node("Reshape", [scaled, shape], output)
+        scaled = self.node("Mul", [product, scale], f"{output}.rows")
+        shape = self.node("Shape", [x], f"{output}.leading", end=-1)
+        last = self.constant(f"width_{values.shape[0]}", np.array([values.shape[0]]))
+        shape = self.node("Concat", [shape, last], f"{output}.shape", axis=0)
+        self.node("Reshape", [scaled, shape], output)
 
     def word_table(self, node: onnx.NodeProto) -> None:
         from onnx import TensorProto
 
         ids, output = node.input[1], node.output[0]
-        values, scales = _row_tensors(self.constants.pop(WORD_TABLE), TABLE_LEVELS)
+        values, scales = row_tensors(self.constants.pop(WORD_TABLE), TABLE_LEVELS)
         self.constants[f"{WORD_TABLE}.int8"] = values
         self.constants[f"{WORD_TABLE}.scales"] = scales
-        rows = self._node("Gather", [f"{WORD_TABLE}.int8", ids], f"{output}.int8")
-        rows = self._node("Cast", [rows], f"{output}.cast", to=TensorProto.FLOAT)
-        self._node("Mul", [rows, self._node("Gather", [f"{WORD_TABLE}.scales", ids], f"{output}.scale")], output)
+        rows = self.node("Gather", [f"{WORD_TABLE}.int8", ids], f"{output}.int8")
+        rows = self.node("Cast", [rows], f"{output}.cast", to=TensorProto.FLOAT)
+        self.node("Mul", [rows, self.node("Gather", [f"{WORD_TABLE}.scales", ids], f"{output}.scale")], output)

@@ -26,14 +26,42 @@ class TokenisedPair:
     types: Sequence[int]
 
 
-def scores(model: PairModel, pairs: Sequence[TokenisedPair], on_layer: Callable[[int], None]) -> Floats:
-    """Logits float32 [n] in the order of ``pairs``. ``on_layer`` is told how many layers were done."""
+class Peaks:
+    """The largest magnitude of each channel that was seen, float32 [h], by the name that the graph gives the tensor."""
+
+    def __init__(self) -> None:
+        self.by_tensor: dict[str, Floats] = {}
+
+    def see(self, name: str, rows: Floats) -> None:
+        """``rows`` is [t,h]."""
+        found = np.abs(rows).max(axis=0)
+        self.by_tensor[name] = np.maximum(self.by_tensor.get(name, found), found)
+
+
+def scores(
+    model: PairModel,
+    pairs: Sequence[TokenisedPair],
+    on_layer: Callable[[int], None],
+    peaks: Peaks,
+    watched: int,
+) -> Floats:
+    """Logits float32 [n] in the order of ``pairs``. ``on_layer`` is told how many layers were done.
+
+    ``peaks`` is shown what the large products read in the first ``watched`` pairs.
+    """
     weights = _loaded(model, "embeddings.")
     states = [_embedded(model, weights, pair) for pair in pairs]
+    name = "embeddings.project" if "embeddings.project.weight" in weights else "embeddings.LayerNorm"
     for layer in range(model.shape.layers):
+        for state in states[:watched]:
+            peaks.see(name, state)
         prefix = f"encoder.layer.{layer}."
         weights = _loaded(model, prefix)
-        states = [_layer(model, weights, prefix, state) for state in states]
+        states = [_attended(model, weights, prefix, state) for state in states]
+        for state in states[:watched]:
+            peaks.see(f"{prefix}attention.output.LayerNorm", state)
+        states = [_fed_forward(model, weights, prefix, state) for state in states]
+        name = f"{prefix}output.LayerNorm"
         on_layer(layer + 1)
     weights = _loaded(model, "head.")
     first = np.stack([state[0] for state in states])
@@ -55,8 +83,8 @@ def _embedded(model: PairModel, weights: Arrays, pair: TokenisedPair) -> Floats:
     return _linear(weights, "embeddings.project", state) if "embeddings.project.weight" in weights else state
 
 
-def _layer(model: PairModel, weights: Arrays, prefix: str, state: Floats) -> Floats:
-    """One layer for one pair: float32 [t,h] -> [t,h]."""
+def _attended(model: PairModel, weights: Arrays, prefix: str, state: Floats) -> Floats:
+    """The first half of a layer for one pair: float32 [t,h] -> [t,h]."""
     shape = model.shape
     width = state.shape[1] // shape.heads
     query, key, value = (
@@ -69,10 +97,14 @@ def _layer(model: PairModel, weights: Arrays, prefix: str, state: Floats) -> Flo
     mixed = _linear(
         weights, f"{prefix}attention.output.dense", (shares @ value).transpose(1, 0, 2).reshape(state.shape)
     )
-    state = _normalised(weights, f"{prefix}attention.output.LayerNorm", state + mixed, shape.layer_norm_eps)
-    wide = _activated(_linear(weights, f"{prefix}intermediate.dense", state), shape.activation)
+    return _normalised(weights, f"{prefix}attention.output.LayerNorm", state + mixed, shape.layer_norm_eps)
+
+
+def _fed_forward(model: PairModel, weights: Arrays, prefix: str, state: Floats) -> Floats:
+    """The second half."""
+    wide = _activated(_linear(weights, f"{prefix}intermediate.dense", state), model.shape.activation)
     narrow = _linear(weights, f"{prefix}output.dense", wide)
-    return _normalised(weights, f"{prefix}output.LayerNorm", state + narrow, shape.layer_norm_eps)
+    return _normalised(weights, f"{prefix}output.LayerNorm", state + narrow, model.shape.layer_norm_eps)
 
 
 def _linear(weights: Arrays, name: str, state: Floats) -> Floats:
