@@ -42,6 +42,7 @@ class Work:
     interaction the document if its vectors are not kept, next to nothing if they are. ``fixed_tokens`` is paid once
     per request (the query). ``micro_usd_per_token`` is 0 for local models. ``warm`` counts candidates that need no
     model run. ``refusal`` says in words why these candidates can't be scored at all; '' if they can.
+    ``unknown``: they are refused because they name something that is not configured.
     """
 
     tokens: tuple[int, ...]
@@ -49,6 +50,7 @@ class Work:
     micro_usd_per_token: float = 0.0
     warm: int = 0
     refusal: str = ""
+    unknown: bool = False
 
     def tokens_at(self, k: int) -> int:
         """Tokens to compute for the first ``k`` candidates, the fixed part included."""

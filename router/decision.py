@@ -122,5 +122,9 @@ class UnknownRerankerError(LookupError):
     """A strategy or reranker was forced that is not configured. The message lists what is."""
 
 
+class UnknownCollectionError(LookupError):
+    """A reranker was forced on documents of a collection that is not configured. The message lists what is."""
+
+
 class RerankerOffError(RuntimeError):
     """A reranker was forced that is switched off. The message carries the reason."""

@@ -25,6 +25,7 @@ from router.decision import (
     RerankerOffError,
     RerankerView,
     Routing,
+    UnknownCollectionError,
     UnknownRerankerError,
     Verdict,
 )
@@ -52,7 +53,7 @@ def choose_forced(
 
     Time is soft here: the arm is taken even if nothing fits, because scoring stops when time is up and uses
     what it has. Money is not: what does not fit the purse is never taken, and if nothing does the first-stage
-    order is. Raises UnknownRerankerError or RerankerOffError.
+    order is. Raises UnknownRerankerError, UnknownCollectionError or RerankerOffError.
     """
     if routing.strategy in (Strategy.NONE, Strategy.SIGNALS):
         if routing.reranker:
@@ -63,7 +64,10 @@ def choose_forced(
     family = _family(routing, rerankers)
     usable = [view for view in family if view.availability.state is not State.OFF and not view.work.refusal]
     if not usable:
-        raise RerankerOffError("; ".join(_why_not(view) for view in family))
+        reasons = "; ".join(_why_not(view) for view in family)
+        raise (
+            UnknownCollectionError(reasons) if all(view.work.unknown for view in family) else RerankerOffError(reasons)
+        )
     if documents == 0:
         return decide(none_arm(), Reason.NOTHING_TO_DO, (), signals)
 

@@ -32,6 +32,7 @@ from router.decision import (
     RerankerOffError,
     RerankerView,
     Routing,
+    UnknownCollectionError,
     UnknownRerankerError,
     Verdict,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "RerankerOffError",
     "RerankerView",
     "Routing",
+    "UnknownCollectionError",
     "UnknownRerankerError",
     "Verdict",
     "choose",

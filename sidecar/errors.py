@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from router.policy import RerankerOffError, UnknownRerankerError
+from router.policy import RerankerOffError, UnknownCollectionError, UnknownRerankerError
 from router.profile import ProfileError
 from sidecar.pipeline import OverrunError, UnavailableError
 
@@ -66,6 +66,8 @@ def to_failure(error: BaseException, request_id: str) -> Failure:
             )
         case UnknownRerankerError():
             return _failure(grpc.StatusCode.NOT_FOUND, str(error), "UNKNOWN_RERANKER", request_id)
+        case UnknownCollectionError():
+            return _failure(grpc.StatusCode.NOT_FOUND, str(error), "UNKNOWN_COLLECTION", request_id)
         case RerankerOffError():
             return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "RERANKER_OFF", request_id)
         case UnauthenticatedError():

@@ -39,7 +39,7 @@ class IndexedReranker(LocalReranker):
         """
         refusal = self._refusal(documents)
         if refusal:
-            return Work((), refusal=refusal)
+            return Work((), refusal=refusal, unknown=bool(self._unknown(documents)))
         count = len(documents)
         tokens = tuple(document_tokens(position + 1) - document_tokens(position) for position in range(count))
         known = not documents or self._key(query, documents) in self._queries
@@ -77,17 +77,22 @@ class IndexedReranker(LocalReranker):
 
     def _refusal(self, documents: Sequence[Document]) -> str:
         """Why these documents can't be looked up; '' if they can."""
+        unknown = self._unknown(documents)
+        if unknown:
+            configured = ", ".join(self._collections)
+            return f"no index is configured for the collection {unknown[0]!r}; configured: {configured}"
         refs = [document.indexed_ref for document in documents if document.indexed_ref is not None]
         if len(refs) < len(documents):
             return f"{len(documents) - len(refs)} of {len(documents)} documents have no indexed_ref"
         named = sorted({ref.collection for ref in refs})
-        unknown = [collection for collection in named if collection not in self._collections]
-        if unknown:
-            configured = ", ".join(self._collections)
-            return f"no index is configured for the collection {unknown[0]!r}; configured: {configured}"
         if len(named) > 1:
             return f"the documents lie in {len(named)} collections ({', '.join(named)}); send those of one at a time"
         return ""
+
+    def _unknown(self, documents: Sequence[Document]) -> list[str]:
+        """Collections that are named and not configured, in alphabetical order."""
+        named = {document.indexed_ref.collection for document in documents if document.indexed_ref is not None}
+        return sorted(named.difference(self._collections))
 
     def _key(self, query: str, documents: Sequence[Document]) -> tuple[str, str]:
         """What a query's vectors are kept by: collection and the part of the query that is read."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from millirank import Client, Document, Outcome, Ranking, Reason, RerankerOffError, Verdict
+from millirank import Client, Document, Outcome, Ranking, Reason, RerankerNotFoundError, RerankerOffError, Verdict
 
 from sidecar import cli
 from sidecar.indexing.documents import TextDocument
@@ -107,7 +107,7 @@ def test_documents_are_scored_without_their_texts(built: Path) -> None:
         nothing = rerank(client, "nobody", "nothing")
         assert (nothing.outcome, nothing.reasons) == (Outcome.FIRST_STAGE, (Reason.INDEX_UNAVAILABLE,))
 
-        with pytest.raises(RerankerOffError, match="no index is configured for the collection 'other'"):
+        with pytest.raises(RerankerNotFoundError, match="no index is configured for the collection 'other'"):
             client.rerank(QUERY, [Document(indexed_ref=("other", "1"))], strategy="late_interaction")
 
 

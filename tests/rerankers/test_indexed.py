@@ -62,6 +62,7 @@ async def test_collection_that_is_not_configured_is_refused() -> None:
     """The name, and those that there are."""
     work = unloaded("a", "b").work("q", "", [refer("1", "a"), refer("1", "c")])
     assert work.refusal == "no index is configured for the collection 'c'; configured: a, b"
+    assert work.unknown, "so that a forced request gets NOT_FOUND"
 
 
 async def test_several_collections_are_refused() -> None:

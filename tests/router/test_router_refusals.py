@@ -9,7 +9,7 @@ import pytest
 from router_cases import arm_profile, decide, make_profile, make_traits, view
 
 from router.arms import State, Strategy, Work
-from router.policy import Reason, RerankerOffError, RerankerView, Verdict
+from router.policy import Reason, RerankerOffError, RerankerView, UnknownCollectionError, Verdict
 
 PROFILE = make_profile(
     {
@@ -94,3 +94,13 @@ def test_forced_family_without_a_usable_one_lists_every_reason() -> None:
     with pytest.raises(RerankerOffError) as caught:
         decide([off, refusing("ce")], PROFILE, strategy=Strategy.CROSS_ENCODER)
     assert str(caught.value) == f"reranker 'big' is off: no such file; reranker 'ce' can't score these documents: {WHY}"
+
+
+def test_forced_on_an_unknown_collection_is_a_lookup_error() -> None:
+    """All that implement the strategy lack what the documents name: not a reranker that is off, but a name that is not
+    there. As soon as one refuses for another reason, that reason is the caller's way out."""
+    lacking = replace(refusing("ce"), work=Work((), refusal=WHY, unknown=True))
+    with pytest.raises(UnknownCollectionError, match="documents have no text"):
+        decide([lacking], PROFILE, reranker="ce")
+    with pytest.raises(RerankerOffError):
+        decide([lacking, refusing("big")], PROFILE, strategy=Strategy.CROSS_ENCODER)

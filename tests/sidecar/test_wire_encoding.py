@@ -9,7 +9,7 @@ from google.rpc.status_pb2 import Status
 from millirank.v1 import decision_pb2 as dpb
 from millirank.v1 import rerank_service_pb2 as pb
 
-from router.policy import RerankerOffError, UnknownRerankerError
+from router.policy import RerankerOffError, UnknownCollectionError, UnknownRerankerError
 from sidecar import wire
 from sidecar.errors import DETAILS_KEY, InvalidFieldError, to_failure
 from sidecar.messages import Degradation, DegradationReason
@@ -73,6 +73,7 @@ def _degraded(reason: DegradationReason) -> Degradation:
     [
         (InvalidFieldError("query", "is empty"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "query: is empty"),
         (UnknownRerankerError("no 'x'; configured: y"), grpc.StatusCode.NOT_FOUND, "UNKNOWN_RERANKER", "configured: y"),
+        (UnknownCollectionError("no index"), grpc.StatusCode.NOT_FOUND, "UNKNOWN_COLLECTION", "no index"),
         (RerankerOffError("'x' is off: no key"), grpc.StatusCode.FAILED_PRECONDITION, "RERANKER_OFF", "no key"),
         (
             OverrunError(_degraded(DegradationReason.BUDGET_EXHAUSTED)),
