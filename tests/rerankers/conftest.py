@@ -1,4 +1,4 @@
-"""The LLM arm and the stand-in that it talks to."""
+"""The arms that call a server, and the stand-ins that they talk to."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.rerankers.llm import LlmReranker
+from sidecar.rerankers.remote import HttpReranker
 from tests.helpers import Clock
 from tests.rerankers.fake_openai import FakeOpenAI
+from tests.rerankers.fake_pool import FakePool
 from tests.rerankers.llm_cases import until_loaded
+from tests.rerankers.remote_cases import loaded
 
 
 @pytest.fixture
@@ -37,5 +40,21 @@ async def llm(server: FakeOpenAI) -> AsyncIterator[LlmReranker]:
 async def timed(server: FakeOpenAI, clock: Clock) -> AsyncIterator[LlmReranker]:
     """The same with a clock that stands still."""
     reranker = await until_loaded(LlmReranker("grader", server.base_url, "gpt-4o-mini", clock=clock))
+    yield reranker
+    await reranker.close()
+
+
+@pytest.fixture
+async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakePool]:
+    """A fake pool that scores honestly until told otherwise; no proxy stands before it."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakePool() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def remote(pool: FakePool) -> AsyncIterator[HttpReranker]:
+    """The arm, ready, with a key."""
+    reranker = await loaded(pool, HttpReranker("pool", pool.url, "key-1", model="bge"))
     yield reranker
     await reranker.close()

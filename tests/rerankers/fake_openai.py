@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
+
+from tests.rerankers import fake_http
+from tests.rerankers.fake_http import FakeHttp, send
 
 
 class Fault(StrEnum):
@@ -48,13 +49,10 @@ class Fault(StrEnum):
     ABSURD_USAGE = "absurd_usage"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One request as it came over the wire."""
+class Received(fake_http.Received):
+    """One request of a chat completion."""
 
-    path: str
-    headers: dict[str, str]
-    body: dict[str, object]
+    __slots__ = ()
 
     @property
     def system(self) -> str:
@@ -77,111 +75,51 @@ class Received:
         return self.body["response_format"]["json_schema"]["schema"]
 
 
-class FakeOpenAI:
+class FakeOpenAI(FakeHttp):
     """``async with FakeOpenAI() as server``; set `fault`, `status`, `delay_s` or `usage` at any time.
 
     ``faults`` and ``delays_s`` hold what differs for prompts that show a certain passage.
     """
 
+    request_type = Received
+
     def __init__(self) -> None:
+        super().__init__()
         self.fault = Fault.NONE
         self.status = 503
         self.delay_s = 0.0
         self.faults: dict[str, Fault] = {}
         self.delays_s: dict[str, float] = {}
         self.usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
-        self.received: list[Received] = []
-        self.connections = 0
-        self.disconnected = asyncio.Event()  # a client left before its answer was complete
-        self.disconnects = 0  # how many did
-        self._server: asyncio.Server | None = None
-        self._handlers: set[asyncio.Task[None]] = set()
 
     @property
     def base_url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        return f"{self.origin}/v1"
 
-    async def __aenter__(self) -> FakeOpenAI:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for handler in self._handlers:
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handler = asyncio.current_task()
-        assert handler is not None
-        self._handlers.add(handler)
-        self.connections += 1
-        try:
-            while (request := await _read_request(reader)) is not None:
-                self.received.append(request)
-                if not await self._answer(request, reader, writer):
-                    break
-        except ConnectionError:
-            self._left()
-        except asyncio.CancelledError:
-            pass  # by __aexit__ only; the streams of Python 3.11 would report a cancelled handler as an error
-        finally:
-            self._handlers.discard(handler)
-            writer.close()
-
-    async def _answer(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def answer(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer once; False if the connection is to be closed."""
         shown = request.passages.values()
         fault = next((own for passage, own in self.faults.items() if passage in shown), self.fault)
         await asyncio.sleep(next((own for passage, own in self.delays_s.items() if passage in shown), self.delay_s))
         if request.path != "/v1/chat/completions":
-            await _send(writer, 404, {"error": {"message": request.user}})
-        elif fault is Fault.HANG:
-            await reader.read(1)  # returns when the client leaves
-            self._left()
+            await send(writer, 404, {"error": {"message": request.user}})
+        elif await self.fail(fault, reader, writer):
             return False
-        elif fault is Fault.DROP:
-            return False
-        elif fault is Fault.DRIP:
-            writer.write(_head(200, 1_000_000))
-            while not reader.at_eof():
-                writer.write(b" ")
-                await writer.drain()
-                await asyncio.sleep(0.02)
-            self._left()
-            return False
-        elif fault is Fault.TRUNCATED:
-            writer.write(_head(200, 1_000) + b'{"choices": [')
-            await writer.drain()
-            return False
-        elif fault is Fault.FLOOD:
-            writer.write(_head(200, 64 << 20))
-            for _ in range(64):
-                writer.write(b" " * (1 << 20))
-                await writer.drain()
         elif fault is Fault.STATUS:
             # What real gateways do: they repeat the input, and ask to be called again at once.
             error = {"error": {"message": f"cannot process: {request.user}", "type": request.user, "code": None}}
-            await _send(writer, self.status, error, "retry-after-ms: 1\r\nx-should-retry: true\r\n")
+            await send(writer, self.status, error, "retry-after-ms: 1\r\nx-should-retry: true\r\n")
         elif fault is Fault.REDIRECT:
-            await _send(writer, 307, {}, "location: /v1/elsewhere\r\n")
+            await send(writer, 307, {}, "location: /v1/elsewhere\r\n")
         elif fault is Fault.NOT_JSON_BODY:
-            await _send(writer, 200, f"<html>{request.user}</html>")
+            await send(writer, 200, f"<html>{request.user}</html>")
         else:
-            await _send(writer, 200, self._completion(request, fault))
+            await send(writer, 200, self._completion(request, fault))
         return True
 
     def grades(self, request: Received) -> dict[str, object]:
         """The score of each label: what an honest model would answer."""
         return {name: grade(str(request.message["query"]), text) for name, text in request.passages.items()}
-
-    def _left(self) -> None:
-        self.disconnects += 1
-        self.disconnected.set()
 
     def _completion(self, request: Received, fault: Fault) -> dict[str, object]:
         message: dict[str, object] = {"role": "assistant", "content": _content(request, self.grades(request), fault)}
@@ -242,30 +180,3 @@ def _content(request: Received, scores: dict[str, object], fault: Fault) -> str:
     if fault is Fault.CUT_OFF:
         content = content[: len(content) // 2]
     return content
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Received | None:
-    """The next request of a connection; None when the client has closed it."""
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    headers = {}
-    for line in head[1:]:
-        if line:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-    body = await reader.readexactly(int(headers["content-length"]))
-    return Received(path=head[0].split(" ")[1], headers=headers, body=json.loads(body))
-
-
-def _head(status: int, length: int, extra: str = "") -> bytes:
-    return (
-        f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{extra}\r\n"
-    ).encode()
-
-
-async def _send(writer: asyncio.StreamWriter, status: int, body: dict[str, object] | str, extra: str = "") -> None:
-    data = (body if isinstance(body, str) else json.dumps(body)).encode()
-    writer.write(_head(status, len(data), extra) + data)
-    await writer.drain()
