@@ -50,14 +50,11 @@ def _curve(axes: Any, readout: ReadOut, colours: Mapping[str, str]) -> None:
         band = [(none.ndcg10 + p.gain.low, none.ndcg10 + p.gain.high) for p in own if p is not None]
         axes.fill_between(x, *zip(*band, strict=True), color=colour, alpha=0.10, linewidth=0)
         axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.8)
+        words = f" (knee {curve.knee})" if curve.knee is not None else ""
         if curve.knee is not None:
             height = dict(curve.points)[curve.knee]
             axes.plot([curve.knee], [height], "o", markersize=11, markerfacecolor="none", color=colour)
-            axes.annotate(
-                f"knee {curve.knee}", (curve.knee, height), (0, -17), textcoords="offset points", ha="center", va="top",
-                color=colour, fontsize=8,
-            )  # fmt: skip
-        labels.append((y[-1], f"{curve.reranker} {y[-1]:.3f}", colour))
+        labels.append((y[-1], f"{curve.reranker}{words}", colour))
     axes.set_xscale("log", base=2)
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.minorticks_off()
