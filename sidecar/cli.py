@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "show what would be decided for a request, and why",
     "replay": "decide recorded decisions again, to the last bit or with another profile",
     "admin": "look into a running sidecar: rerankers, profiles; reload profiles, set the mode",
+    "calibrate": "measure what reranking is worth on your documents and this machine, and write the profile",
     "models": "list, pull, export and verify the models on this machine",
     "index": "build an index of token vectors, add to it, delete from it",
     "collection": "write the standard library's documentation as JSON lines, to be indexed by other search stacks",

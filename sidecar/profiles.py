@@ -82,6 +82,11 @@ def files(paths: Sequence[str]) -> list[Path]:
     return found
 
 
+def revision_of(raw: bytes) -> str:
+    """A digest of a profile file's bytes, which every decision names."""
+    return hashlib.sha256(raw).hexdigest()[:12]
+
+
 def read(path: Path) -> Profile:
     """One profile file; its revision is a digest of its bytes. Raises ProfileError."""
     return _read(path)[0]
@@ -98,7 +103,7 @@ def _read(path: Path) -> tuple[Profile, Source]:
         raise ProfileError(f"profile {path} can't be read: {error.strerror}") from None
     try:
         text = raw.decode("utf-8-sig")
-        return parse(json.loads(text), revision=hashlib.sha256(raw).hexdigest()[:12]), Source(path, text)
+        return parse(json.loads(text), revision=revision_of(raw)), Source(path, text)
     except ProfileError as error:
         raise ProfileError(f"profile {path}: {error}") from None
     except (ValueError, RecursionError) as error:  # also UTF-8 that is none, and numbers and nesting without end

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.calibrate.records import JudgedList, LatencySample
 from sidecar.calibrate.report.context import context
-from sidecar.calibrate.report.curves import enough, knee
+from sidecar.calibrate.report.curves import knee
 from sidecar.calibrate.report.latency import added_latency, usd_per_1k
 from sidecar.calibrate.report.recommend import Load, loads, max_documents
 
@@ -48,20 +48,6 @@ def test_price_of_a_thousand_requests() -> None:
     """Requests of 400 and 600 micro-USD cost 0.50 USD per 1,000 on average."""
     prices = usd_per_1k([sample("llm", 1.0, micro_usd=400), sample("llm", 1.0, micro_usd=600)])
     assert prices == {("llm", 10): pytest.approx(0.5)}
-
-
-def test_enough_is_the_smallest_k_within_one_paired_standard_error() -> None:
-    """From 50 to 25 the four queries lose 0.4, 0, 0, 0: mean 0.1, standard error 0.2 / 2 = 0.1, so 25 is enough. From
-    50 to 10 each loses 0.2: the error of a constant is 0, so 10 is not."""
-    best = np.array([0.9, 0.5, 0.5, 0.5])
-    per_query = {10: best - 0.2, 25: best - np.array([0.4, 0.0, 0.0, 0.0]), 50: best}
-    assert enough(per_query) == 25
-
-
-def test_enough_of_equal_curves_is_the_smallest() -> None:
-    """Where more candidates change nothing, the fewest do."""
-    same = np.array([0.5, 0.6])
-    assert enough({10: same, 25: same, 50: same}) == 10
 
 
 def test_the_knee_is_where_the_curve_flattens() -> None:

@@ -60,12 +60,12 @@ def test_a_second_calibration_replaces_the_first(readout: ReadOut, tmp_path: Pat
     assert read_json(files.json).corpus == "other"
 
 
-def test_the_summary_has_the_verdict_the_table_and_the_warnings(readout: ReadOut) -> None:
-    """Square brackets of a warning are text, not markup."""
+def test_the_summary_has_the_verdict_the_table_and_the_notes(readout: ReadOut) -> None:
+    """Square brackets of a note are text, not markup."""
     text = said(summary, readout)
     assert readout.verdict.headline in text
     assert f"{readout.points[1].ndcg10:.3f}" in text
-    assert "Warning: only [30] queries" in text
+    assert "Note: only [30] queries" in text
 
 
 def test_changes_mark_regressions() -> None:

@@ -33,8 +33,8 @@ def test_a_model_that_surely_helps_is_the_fix() -> None:
     verdict = judge(RERANK)
     assert (verdict.kind, verdict.headline) == ("rerank", "Reranking is the fix here.")
     assert verdict.reasons[0] == (
-        "Within 1000 ms the router takes late@50 for 90% of the queries and gains +0.050 nDCG@10 (95 % interval +0.030 "
-        "to +0.070); it helped 40 queries and hurt 10."
+        "Within 1000 ms the router takes late@50 for 90 % of the queries and gains +0.050 nDCG@10 (95 % interval "
+        "+0.030 to +0.070); it helped 40 queries and hurt 10."
     )
     assert "late@50 differs from fusing the signals without a model by +0.020" in verdict.reasons[1]
 
@@ -51,7 +51,7 @@ def test_answers_that_never_arrive_call_for_better_retrieval() -> None:
     missed = replace(GOOD, recall50=0.3)
     verdict = judge(replace(RERANK, best=replace(BEST, gain=CHANCE), context=missed))
     assert verdict.kind == "retrieval"
-    assert verdict.reasons[0].startswith("Only 30% of the relevant documents are among the first 50 candidates")
+    assert verdict.reasons[0].startswith("Only 30 % of the relevant documents are among the first 50 candidates")
 
 
 def test_a_gain_despite_low_recall_is_still_a_gain_and_says_what_would_add_more() -> None:

@@ -11,10 +11,11 @@ import numpy as np
 from router.gain import read_curve
 from router.policy import MAX_HARM
 from router.profile import SIGNALS_ARM, Profile, signal_set
+from sidecar.calibrate.fit_arm import recommended_k
 from sidecar.calibrate.metrics import paired_bootstrap
 from sidecar.calibrate.records import Floats, JudgedList, LatencySample
 from sidecar.calibrate.report.context import context
-from sidecar.calibrate.report.curves import enough, knee
+from sidecar.calibrate.report.curves import knee
 from sidecar.calibrate.report.latency import added_latency, usd_per_1k
 from sidecar.calibrate.report.orders import Fit, Quality, Query, cross_fitted, measure, reorder
 from sidecar.calibrate.report.readout import (
@@ -65,12 +66,16 @@ def build(
     fewer than two lists, no relevant document, or no latency of requests without reranking.
     """
     queries = cross_fitted(lists, fit)
-    points = _Points(queries, samples, service).of_all(list(lists[0].raw), ks)
+    limits = {name: limit for name in lists[0].raw if (limit := max_documents(lists, name, ks[-1])) is not None}
+    points = _Points(queries, samples, service, limits).of_all(list(lists[0].raw), ks)
     signals = Counter(signal_set(profile, query.traits) for query in queries).most_common(1)[0][0]
-    curves = tuple(_curve(name, [p for p in points if p.reranker == name], points[0], profile, signals) for name in
-                   dict.fromkeys(point.reranker for point in points[1:]))  # fmt: skip
+    names = dict.fromkeys(point.reranker for point in points[1:])
+    curves = tuple(
+        _curve(name, [point for point in points if point.reranker == name], points[0], profile, signals)
+        for name in names
+    )
     budgets = sorted({*BUDGETS_MS, service.default_ms})
-    recommendations = _recommendations(queries, samples, profile, points[0], budgets, ks, service)
+    recommendations = _recommendations(queries, samples, profile, points[0], budgets, ks, service, limits)
     described = context(lists, ks)
     signals_point = _recommended(points, curves, SIGNALS_ARM)
     model = best_model(points, [(c.reranker, c.recommended_k) for c in curves if c.reranker != SIGNALS_ARM])
@@ -106,8 +111,16 @@ def build(
 class _Points:
     """Measures arms; the first stage's order is the one that all are compared with."""
 
-    def __init__(self, queries: Sequence[Query], samples: Sequence[LatencySample], service: Service) -> None:
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        samples: Sequence[LatencySample],
+        service: Service,
+        limits: Mapping[str, int],
+    ) -> None:
+        """``limits``: the most candidates that one answer of a reranker covers, where that is limited."""
         self._queries = queries
+        self._limits = limits
         self._latency = added_latency(samples)
         self._prices = usd_per_1k(samples)
         self._service = service
@@ -117,8 +130,12 @@ class _Points:
         """``none``, SIGNALS where there are signals, and every reranker, each at every k."""
         arms = [(NONE_ARM, 0)]
         names = [*([SIGNALS_ARM] if any(query.traits.signals for query in self._queries) else []), *rerankers]
-        arms += [(name, k) for name in names for k in ks]
+        arms += [(name, k) for name in names for k in self._taken(name, ks)]
         return tuple(self._point(name, k) for name, k in arms)
+
+    def _taken(self, name: str, ks: Sequence[int]) -> list[int]:
+        """The ks that differ for a reranker: beyond what one answer of it covers all are the same."""
+        return sorted({min(k, self._limits.get(name, k)) for k in ks})
 
     def _point(self, reranker: str, k: int) -> ArmPoint:
         orders = [reorder(query, reranker, k, self._service.promotion_caps.get(reranker, 0)) for query in self._queries]
@@ -159,7 +176,7 @@ def _curve(name: str, own: Sequence[ArmPoint], none: ArmPoint, profile: Profile,
         strategy=own[0].strategy,
         points=points,
         knee=knee([(1, none.ndcg10), *points]),
-        recommended_k=enough({point.rerank_k: np.array(point.per_query) for point in own}),
+        recommended_k=recommended_k(np.array([p.per_query for p in own]).T, [p.rerank_k for p in own]),
         on=on,
         why=why,
     )
@@ -188,10 +205,9 @@ def _recommendations(
     budgets: Sequence[float],
     ks: Sequence[int],
     service: Service,
+    limits: Mapping[str, int],
 ) -> tuple[Recommendation, ...]:
     """For each budget, warm documents first; cold ones where they were measured."""
-    lists = [query.judged for query in queries]
-    limits = {name: limit for name in lists[0].raw if (limit := max_documents(lists, name, ks[-1])) is not None}
     found = []
     for documents in ("warm", "cold"):
         measured = loads(samples, warm=documents == "warm")

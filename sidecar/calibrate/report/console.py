@@ -16,11 +16,11 @@ from sidecar.calibrate.report.readout import ReadOut
 from sidecar.calibrate.report.tables import Table
 from sidecar.profiles import DEFAULT_CORPUS
 
-WIDTH = 120
+WIDTH = 132
 
 
 def summary(console: Console, readout: ReadOut) -> None:
-    """Both tables and the verdict with its reasons, warnings last."""
+    """Both tables and the verdict with its reasons, notes last."""
     for table in (tables.headline(readout), tables.budgets(readout)):
         console.print(f"\n[bold]{escape(table.title)}[/bold]")
         console.print(_rich(table))
@@ -28,7 +28,7 @@ def summary(console: Console, readout: ReadOut) -> None:
     for reason in readout.verdict.reasons:
         console.print(f"  {escape(reason)}", highlight=False)
     for warning in readout.source.warnings:
-        console.print(f"  [yellow]Warning: {escape(warning)}[/yellow]", highlight=False)
+        console.print(f"  [yellow]Note:[/yellow] {escape(warning)}", highlight=False)
 
 
 def changes(console: Console, found: Sequence[Change], earlier: str) -> None:
@@ -61,8 +61,10 @@ def _copyable(console: Console, line: str) -> None:
 
 def _rich(table: Table) -> RichTable:
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    for header, numeric in zip(table.header, table.numeric, strict=True):
-        shown.add_column(header, justify="right" if numeric else "left", overflow="fold")
+    for place, (header, numeric) in enumerate(zip(table.header, table.numeric, strict=True)):
+        # Headers may break, figures may not.
+        widest = max(len(row[place]) for row in table.rows)
+        shown.add_column(header, justify="right" if numeric else "left", overflow="fold", min_width=widest)
     for row in table.rows:
         shown.add_row(*map(escape, row))
     return shown

@@ -1,13 +1,9 @@
-"""nDCG@10 over rerank_k: where it flattens, and how few candidates are enough."""
+"""Where a curve of nDCG@10 over rerank_k flattens."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-
-from sidecar.calibrate.records import Floats
+from collections.abc import Sequence
 
 
 def knee(points: Sequence[tuple[int, float]]) -> int | None:
@@ -24,18 +20,3 @@ def knee(points: Sequence[tuple[int, float]]) -> int | None:
         warnings.simplefilter("ignore")  # "no knee found" is an answer here
         found = KneeLocator(ks, values, curve="concave", direction="increasing").knee
     return None if found is None or found <= 1 else int(found)
-
-
-def enough(per_query: Mapping[int, Floats]) -> int:
-    """The smallest k whose mean is within one standard error of the best k's mean.
-
-    ``per_query[k]`` is nDCG@10 of every query. The error is of the paired difference to the best k, so that what
-    makes queries differ cancels out (the one-standard-error rule of Breiman et al., 1984).
-    """
-    best = max(sorted(per_query), key=lambda k: float(per_query[k].mean()))
-    for k in sorted(per_query):
-        lost = per_query[best] - per_query[k]
-        error = float(lost.std(ddof=1)) / np.sqrt(lost.size) if lost.size > 1 else 0.0
-        if float(lost.mean()) <= error:
-            return k
-    return best

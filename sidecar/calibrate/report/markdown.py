@@ -25,7 +25,7 @@ def render(readout: ReadOut) -> str:
 
 
 def facts(readout: ReadOut) -> Iterator[str]:
-    """What was measured on what, one sentence each, warnings last."""
+    """What was measured on what, one sentence each, notes last."""
     source, context = readout.source, readout.context
     yield (
         f"{len(readout.query_ids)} of {source.queries} queries, {source.documents:,} documents; labels: "
@@ -40,7 +40,7 @@ def facts(readout: ReadOut) -> Iterator[str]:
     yield "Intervals: 95 %, bootstrap over queries, paired against no rerank."
     yield f"Machine: {source.machine}; {source.made}. Profile: corpus {readout.corpus}, {readout.profile_revision}."
     for warning in source.warnings:
-        yield f"Warning: {warning}"
+        yield f"Note: {warning}"
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -13,6 +13,7 @@ _STRATEGIES = {
     "llm": "LLM",
     "cascade": "cascade",
 }
+_KEEPS_NOTHING = frozenset({"signals", "cross_encoder", "llm"})
 _NOT_MEASURED = "–"
 _CHOICES_SHOWN = 3
 
@@ -75,9 +76,14 @@ def _arm_row(point: ArmPoint, cold: bool) -> tuple[str, ...]:
         _ms(point.warm, "p95"),
         difference(point.gain),
         f"{point.gain.helped} / {point.gain.hurt}",
-        *((_ms(point.cold, "p50"),) if cold else ()),
+        *((_ms(_with_new_documents(point), "p50"),) if cold else ()),
         _usd(point.usd_per_1k),
     )
+
+
+def _with_new_documents(point: ArmPoint) -> Added | None:
+    """A cross-encoder, an LLM and arithmetic keep nothing about documents: for them all are new."""
+    return point.warm if point.cold is None and point.strategy in _KEEPS_NOTHING else point.cold
 
 
 def arm_name(point: ArmPoint) -> str:
@@ -121,9 +127,9 @@ def taken(recommendation: Recommendation) -> str:
     """The arms in words: ``minilm-l6@50``, or with shares where the router takes several."""
     if len(recommendation.choices) == 1:
         return recommendation.choices[0].label
-    shown = [f"{choice.label} {choice.share:.0%}" for choice in recommendation.choices[:_CHOICES_SHOWN]]
+    shown = [f"{choice.label} {percent(choice.share)}" for choice in recommendation.choices[:_CHOICES_SHOWN]]
     rest = sum(choice.share for choice in recommendation.choices[_CHOICES_SHOWN:])
-    return ", ".join(shown + [f"others {rest:.0%}"] * bool(rest))
+    return ", ".join(shown + [f"others {percent(rest)}"] * bool(rest))
 
 
 def arms(readout: ReadOut) -> Table:
@@ -165,7 +171,7 @@ def _grid_row(point: ArmPoint) -> tuple[str, ...]:
         _ms(point.warm, "p99"),
         str(point.warm.requests) if point.warm else _NOT_MEASURED,
         f"{point.warm.pairs_per_s:,.0f}" if point.warm and point.warm.pairs_per_s else _NOT_MEASURED,
-        _ms(point.cold, "p50"),
+        _ms(_with_new_documents(point), "p50"),
         str(point.cold.requests) if point.cold else _NOT_MEASURED,
         _usd(point.usd_per_1k),
     )
@@ -174,6 +180,11 @@ def _grid_row(point: ArmPoint) -> tuple[str, ...]:
 def difference(gain: Gain) -> str:
     """``+0.056 (+0.031 to +0.080)``."""
     return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+
+
+def percent(share: float) -> str:
+    """``87 %``."""
+    return f"{100 * share:.0f} %"
 
 
 def milliseconds(ms: float) -> str:

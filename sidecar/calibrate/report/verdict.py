@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sidecar.calibrate.metrics import Interval
 from sidecar.calibrate.report.readout import ArmPoint, Context, Gain, Recommendation, Verdict
+from sidecar.calibrate.report.tables import percent
 
 FEW_QUERIES = 30
 """Below this an interval over queries is too wide for a verdict."""
@@ -101,8 +102,8 @@ def _signals(evidence: Evidence) -> Verdict:
 def _worth(evidence: Evidence) -> list[str]:
     best, main = evidence.best, evidence.best.choices[0]
     reasons = [
-        f"Within {best.budget_ms:g} ms the router takes {main.label} for {main.share:.0%} of the queries and gains "
-        f"{_interval(best.gain)}; it helped {best.gain.helped} queries and hurt {best.gain.hurt}."
+        f"Within {best.budget_ms:g} ms the router takes {main.label} for {percent(main.share)} of the queries and "
+        f"gains {_interval(best.gain)}; it helped {best.gain.helped} queries and hurt {best.gain.hurt}."
     ]
     if evidence.signals is not None and evidence.model is not None and evidence.over_signals is not None:
         reasons.append(
@@ -119,16 +120,16 @@ def _asides(evidence: Evidence, kind: str) -> list[str]:
         notes.append(f"Better retrieval would add more. {_missed(context)}")
     if kind in ("rerank", "signals", "no_rerank"):
         notes.append(
-            f"Of the first five candidates {context.precision5:.0%} are relevant; in perfect order it would be "
-            f"{context.best_precision5:.0%}."
+            f"Of the first five candidates {percent(context.precision5)} are relevant; in perfect order it would be "
+            f"{percent(context.best_precision5)}."
         )
     return notes
 
 
 def _missed(context: Context) -> str:
     return (
-        f"Only {context.recall50:.0%} of the relevant documents are among the first 50 candidates, and no reranker "
-        "brings back what is not there."
+        f"Only {percent(context.recall50)} of the relevant documents are among the first 50 candidates, and no "
+        "reranker brings back what is not there."
     )
 
 
