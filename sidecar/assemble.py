@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
 
@@ -26,6 +27,9 @@ from sidecar.settings import Settings
 from sidecar.shadow_log import ShadowLog
 from sidecar.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from sidecar.http_server import HttpServer
+
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
@@ -36,6 +40,7 @@ class Sidecar:
     rerankers: Mapping[str, Reranker]
     server: Server
     admin: AdminServer | None
+    http: HttpServer | None
     profile_watch: ProfileWatch
     logs: Sequence[DecisionLog | ShadowLog]
     telemetry: Telemetry
@@ -45,6 +50,8 @@ class Sidecar:
         """Serve at once, load models behind it. Returns the addresses, without the operator's. Raises ListenError."""
         if self.admin is not None:
             await self.admin.start()
+        if self.http is not None:
+            await self.http.start()
         addresses = await self.server.start()
         self._tasks.append(asyncio.create_task(self.profile_watch.run(), name="watch profiles"))
         for reranker in self.rerankers.values():
@@ -59,6 +66,8 @@ class Sidecar:
         await self.server.stop(self.settings.linger_s, self.settings.drain_s)
         if self.admin is not None:
             await self.admin.stop()
+        if self.http is not None:
+            await self.http.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -111,5 +120,12 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     if settings.listen.admin:
         admin_service = AdminService(settings.rerankers, rerankers, pipeline, watch)
         admin = AdminServer(admin_service, settings.listen.admin)
+    http = None
+    if settings.listen.http:
+        from sidecar.http_server import HttpServer
+
+        http = HttpServer(
+            pipeline, tuple(rerankers), settings.listen, settings.limits, telemetry.tracer, telemetry.metrics
+        )
     logs = [log for log in (decision_log, shadow_log) if log is not None]
-    return Sidecar(settings, pipeline, rerankers, server, admin, watch, logs, telemetry)
+    return Sidecar(settings, pipeline, rerankers, server, admin, http, watch, logs, telemetry)

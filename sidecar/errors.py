@@ -28,6 +28,13 @@ class InvalidFieldError(ValueError):
         self.description = description
 
 
+class BusyError(Exception):
+    """As many requests as may run at the same time are running. (For gRPC, its own server says so.)"""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests are running, the most that limits.concurrent_requests allows; try again")
+
+
 class UnauthenticatedError(Exception):
     """A call without the token that is asked for."""
 
@@ -74,6 +81,8 @@ def to_failure(error: BaseException, request_id: str) -> Failure:
             return _failure(grpc.StatusCode.UNAUTHENTICATED, str(error), "TOKEN_MISSING_OR_WRONG", request_id)
         case ProfileError():
             return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "PROFILE_REFUSED", request_id)
+        case BusyError():
+            return _failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), "TOO_MANY_REQUESTS", request_id)
         case OverrunError():
             return _failure(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), error.reason.upper(), request_id)
         case UnavailableError():

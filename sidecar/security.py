@@ -81,10 +81,7 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpcio h
 
     def __init__(self, token_file: Path, metrics: Metrics) -> None:
         """Raises SecurityError."""
-        token = _read("listen.token_file", token_file).strip()
-        if not token or len(token.split()) != 1:
-            raise SecurityError(f"listen.token_file: {token_file} has to hold one token, without white space")
-        self._expected = token
+        self._expected = read_token(token_file)
         self._metrics = metrics
 
     async def intercept_service(
@@ -108,6 +105,14 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpcio h
         self._metrics.failed(failure.code.name)
         await context.abort(failure.code, failure.message, failure.trailing_metadata)
         raise AssertionError("abort raises")
+
+
+def read_token(path: Path) -> bytes:
+    """The token that callers have to carry. Raises SecurityError."""
+    token = _read("listen.token_file", path).strip()
+    if len(token.split()) != 1:
+        raise SecurityError(f"listen.token_file: {path} has to hold one token, without white space")
+    return token
 
 
 def is_loopback(host: str) -> bool:

@@ -47,7 +47,8 @@ class Mode(StrEnum):
 
 
 class Tls(Section):
-    """TLS of the TCP listener. All are paths of PEM files, read again when they change, so that certificates rotate."""
+    """TLS of the TCP and HTTP listeners. All are paths of PEM files. TCP reads them again when they change, so that
+    certificates rotate; HTTP reads them at the start."""
 
     certificate: str = Field("", description="PEM file of the server's certificate chain; '' is plaintext")
     key: str = Field("", description="PEM file of the certificate's private key")
@@ -69,6 +70,9 @@ class Listen(Section):
 
     tcp: str = Field("127.0.0.1:50051", description="host:port, loopback by default; port 0 picks one; '' is off")
     unix: str = Field("", description="path of a Unix socket, created private; '' is off")
+    http: str = Field(
+        "", description="host:port of a rerank endpoint as Cohere and Jina have it, POST /v2/rerank; '' is off"
+    )
     tls: Tls = Tls()
     token_file: str = Field(
         "", description="file of a bearer token that every call but health checks has to carry; '' asks for none"

@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Tracer
 
 from router.arms import Availability, State, Strategy, Work
 from router.profile import Profile, parse
@@ -188,6 +189,7 @@ class Rig:
     settings: Settings
     metric_reader: InMemoryMetricReader
     instruments: Metrics
+    tracer: Tracer
     servers: list[Server] = field(default_factory=list)
 
     def span(self, name: str) -> ReadableSpan:
@@ -258,4 +260,4 @@ def rig(
     )
     instruments = Metrics(meter)
     service = RerankService(pipeline, settings.limits, tracer, instruments)
-    return Rig(planner, pipeline, service, spans, clock, settings, reader, instruments)
+    return Rig(planner, pipeline, service, spans, clock, settings, reader, instruments, tracer)

@@ -176,7 +176,7 @@ async def connected(
 
 def _private(settings: Settings, folder: Path) -> Settings:
     """The settings without what belongs to a sidecar that serves: its addresses, and the files that it writes."""
-    listen = settings.listen.model_copy(update={"tcp": "", "unix": str(folder / "millirank.sock"), "admin": ""})
+    listen = Listen(tcp="", unix=str(folder / "millirank.sock"))
     return settings.model_copy(
         update={
             "listen": listen,

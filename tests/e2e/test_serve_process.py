@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import stat
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -154,3 +156,24 @@ def test_socket_that_is_a_file(tmp_path: Path) -> None:
     path.write_text("precious")
     assert "exists and is not a socket" in refused(MILLIRANK_LISTEN__UNIX=str(path))
     assert path.read_text() == "precious"
+
+
+def test_http_listener_of_a_process() -> None:
+    """`listen.http` opens the endpoint in the running sidecar, says so in its log, and ends with it."""
+    with SidecarProcess({**NO_MODELS, "MILLIRANK_LISTEN__HTTP": "127.0.0.1:0"}) as sidecar:
+        url = "http://" + sidecar.wait_for_log("serving HTTP")["address"]
+        assert sidecar.addresses
+        body = json.dumps({"model": "any", "query": "red", "documents": ["blue", "red"]}).encode()
+        with urllib.request.urlopen(f"{url}/v2/rerank", body, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            assert [result["index"] for result in json.load(answer)["results"]] == [0, 1]
+        sidecar.signal(signal.SIGTERM)
+        assert sidecar.exit_code() == 0
+
+
+def test_http_port_in_use() -> None:
+    """The message names setting and port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert f"listen.http: {address} can't be opened" in refused(MILLIRANK_LISTEN__HTTP=address)
