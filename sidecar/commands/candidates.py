@@ -20,7 +20,7 @@ from rich.console import Console
 
 from router.arms import State
 from sidecar.rerankers.base import Reranker
-from sidecar.settings import DecisionLogSettings, Mode, Settings, ShadowSettings
+from sidecar.settings import DecisionLogSettings, Listen, Mode, Settings, ShadowSettings
 
 _READY_TIMEOUT_S = 30.0
 _STRATEGIES = tuple(strategy.value for strategy in Strategy if strategy is not Strategy.UNSPECIFIED)
