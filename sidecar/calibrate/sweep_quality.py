@@ -1,8 +1,8 @@
 """What every reranker makes of every candidate, through the real service: each pair is scored once, at the deepest k.
 
 What a reranker would have answered for fewer candidates follows from that, because a score does not depend on what
-else is in the list. It does for a listwise LLM, which is called once, with as many candidates as it takes; and for a
-cascade, whose scores are made of its stages' (see `sidecar.calibrate.cascades`).
+else is in the list. It does for a listwise LLM, which is called once, with as many candidates as it takes, and for a
+cascade: for those, what follows for fewer candidates is an estimate.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sidecar.calibrate.progress import bar
 from sidecar.calibrate.records import Floats, JudgedList
 from sidecar.calibrate.score_store import ScoreStore
 from sidecar.calibrate.sweep_sidecar import Arm, SweepSidecar, Texts, ask, remembering, sweep_sidecar
+from sidecar.reranker_settings import CascadeSettings
 from sidecar.settings import Settings
 
 QUALITY_SHARE = 0.6
@@ -72,12 +73,15 @@ def sweep_quality(
         running = stack.enter_context(
             sweep_sidecar(remembering(settings, cache_dir), folder, "quality", example, texts, longest, note)
         )
-        arms = [arm for arm in running.arms if arm.strategy is not Strategy.CASCADE]
-        if collection.judge and any(arm.name == collection.judge for arm in arms):
-            note(f"{collection.judge} made these labels, so its own quality can't be measured on them")
-            arms = [arm for arm in arms if arm.name != collection.judge]
+        arms = [arm for arm in running.arms if not _made_labels(arm.name, settings, collection.judge, note)]
         if not arms:
             raise SweepError("no reranker can be measured; enable one in the settings")
+        for arm in arms:
+            if arm.strategy is Strategy.CASCADE:
+                note(
+                    f"{arm.name} is a cascade: who its second stage sees depends on the list, so its quality at fewer "
+                    f"than {len(example.ids)} candidates is an estimate from its scores there"
+                )
         sweep = _Sweep(running, arms, texts, collection, cache_dir / "calibrate", pool)
         order = list(asked)
         random.Random(seed).shuffle(order)
@@ -88,6 +92,16 @@ def sweep_quality(
                 sweep.score(judged)
                 advance(1)
     return sweep.result(lists, note)
+
+
+def _made_labels(name: str, settings: Settings, judge: str, note: Callable[[str], None]) -> bool:
+    """Whether a reranker, or a stage of it, made the judgements that it would be measured on."""
+    configured = settings.rerankers[name]
+    stages = (configured.first, configured.second) if isinstance(configured, CascadeSettings) else (name,)
+    if not judge or judge not in stages:
+        return False
+    note(f"{name} is not measured: {judge} made these labels, so they would only show that it agrees with itself")
+    return True
 
 
 class _Sweep:

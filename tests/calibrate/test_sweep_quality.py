@@ -188,15 +188,33 @@ async def test_a_reranker_that_only_fails_is_left_out(own: Collection, lists: li
 def test_what_is_not_measured_is_said(own: Collection, lists: list[JudgedList], tmp_path: Path) -> None:
     """An arm that is off, one that judged the collection, and queries that time did not suffice for."""
     said: list[str] = []
-    with_off = settings(off=LlmSettings(), both=CascadeSettings(first=MODELS[0], second=MODELS[1]))
+    both = CascadeSettings(first=MODELS[0], second=MODELS[1])
+    with_off = settings(off=LlmSettings(), both=both)
     judged_by = replace(own, judge="tiny-cross-encoder")
     scored = sweep_quality(judged_by, lists, with_off, cache_dir=tmp_path, progress=False, note=said.append)
     assert set(scored[0].raw) == {"minilm-l6"}
     text = "\n".join(said)
     assert "off is not measured: reranker 'off' is off" in text
-    assert "tiny-cross-encoder made these labels" in text
+    for name in ("tiny-cross-encoder", "both"):
+        assert f"{name} is not measured: tiny-cross-encoder made these labels" in text
     with pytest.raises(SweepError, match="time was up before one query was scored"):
         sweep_quality(own, lists, settings(), cache_dir=tmp_path, limit_s=0.0, progress=False)
+
+
+def test_a_cascade_is_scored_at_the_deepest_k(own: Collection, lists: list[JudgedList], tmp_path: Path) -> None:
+    """Its order is the second model's among the first one's best, and a note says what is an estimate."""
+    said: list[str] = []
+    both = CascadeSettings(first=MODELS[0], second=MODELS[1], second_k=4)
+    for judged in sweep_quality(
+        own, lists[:2], settings(both=both), cache_dir=tmp_path, progress=False, note=said.append
+    ):
+        top = set(np.argsort(-judged.raw[MODELS[0]], kind="stable")[:4])
+        by_second = sorted(top, key=lambda place: -judged.raw[MODELS[1]][place])
+        assert list(np.argsort(-judged.raw["both"], kind="stable")[:4]) == by_second
+    assert said == [
+        "both is a cascade: who its second stage sees depends on the list, so its quality at fewer than 12 candidates "
+        "is an estimate from its scores there"
+    ]
 
 
 def test_queries_without_candidates_stay_in_and_are_not_asked(own: Collection, tmp_path: Path) -> None:
