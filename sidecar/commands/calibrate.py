@@ -22,7 +22,7 @@ from sidecar.calibrate.report.gate import below, compare, read_earlier
 from sidecar.calibrate.report.readout import ReadOutError
 from sidecar.calibrate.stdlib import default_cache_dir
 from sidecar.calibrate.sweep_quality import SweepError
-from sidecar.commands import calibrate_run
+from sidecar.commands import calibrate_run, calibrate_shadow
 from sidecar.engines.manifest import ModelError
 from sidecar.settings import SettingsError, load
 
@@ -40,6 +40,7 @@ examples:
                                                                 your own search engine's rankings and scores
   millirank calibrate path/to/collection --sample 100 --minutes 5
   millirank calibrate path/to/collection --fail-below 0.02 --compare earlier/report.json      a gate for CI
+  millirank calibrate --from-shadow shadow.jsonl --profile profile.json    what production says of this profile
 
 Every reranker of the configuration is measured through a private sidecar, over gRPC: quality at every number of
 candidates, latency with documents seen before and new ones. OUT then holds profile.json (for the sidecar's setting
@@ -58,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to calibrate on")
     what.add_argument(
         "collection",
+        nargs="?",
+        default="",
         metavar="COLLECTION",
         help=WHAT,
     )
@@ -119,11 +122,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="an earlier report.json or profile.json: say what changed; exit code 1 if nDCG@10 fell beyond chance",
     )
+    calibrate_shadow.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit codes as in `--help`."""
     try:
+        if arguments.from_shadow:
+            return calibrate_shadow.run(arguments)
         with orderly_end():
             return _calibrate(arguments)
     except ModuleNotFoundError as error:
@@ -139,6 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
+    if not arguments.collection:
+        raise argparse.ArgumentTypeError("name a COLLECTION, or the files of a shadow with --from-shadow")
     # All that can be wrong is looked at before anything takes time.
     stage = first_stage(arguments.first_stage)
     settings = load(Path(arguments.config) if arguments.config else None, os.environ)
