@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/millirank/millirank/clients/go/millirank"
 	"github.com/millirank/millirank/clients/go/millirank/milliranktest"
@@ -253,16 +254,39 @@ func TestManyCallers(t *testing.T) {
 	equal(t, "ranked", client.Stats().Ranked, 100)
 }
 
-// The caller may change its own maps while a call that it has left is still on its way (the race detector watches).
-func TestSignalsAreTheCallersOwnAgain(t *testing.T) {
-	client := connect(t, "never:///sidecar", millirank.WithDialOptions(grpc.WithResolvers(neverResolving{})))
-	signals := map[string]float64{"bm25": 1}
-	document := millirank.Document{Text: "alpha", Signals: signals}
-	for range 20 {
-		_, err := millirank.Rerank(context.Background(), client, "query", []millirank.Document{document}, nil, millirank.Budget(2*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
+// A late answer is counted though its caller's context has ended by then.
+func TestLateAnswersOutliveTheContext(t *testing.T) {
+	_, client := start(t, milliranktest.Slow(2*budget, milliranktest.Ranked()), millirank.WithSlack(roomy))
+	ctx, cancel := context.WithTimeout(context.Background(), budget)
+	_, err := millirank.Rerank(ctx, client, "query", texts, nil)
+	cancel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for waited := time.Now(); client.Stats().Late == 0; time.Sleep(time.Millisecond) {
+		if time.Since(waited) > roomy/2 {
+			t.Fatalf("stats are %+v", client.Stats())
 		}
+	}
+}
+
+// The caller may change its own maps while a call that it has left is still being encoded (the race detector watches):
+// here the sidecar is found only after the budget.
+func TestSignalsAreTheCallersOwnAgain(t *testing.T) {
+	sidecar := milliranktest.NewSidecar(milliranktest.Ranked())
+	t.Cleanup(sidecar.Close)
+	found := manual.NewBuilderWithScheme("later")
+	client := connect(t, "later:///sidecar", millirank.WithDialOptions(grpc.WithResolvers(found)), millirank.WithSlack(roomy))
+	signals := map[string]float64{"bm25": 1}
+	documents := []millirank.Document{{Text: "alpha", Signals: signals}}
+	if _, err := millirank.Rerank(context.Background(), client, "query", documents, nil, millirank.Budget(budget)); err != nil {
+		t.Fatal(err)
+	}
+
+	found.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: sidecar.Target()}}})
+	for waited := time.Now(); client.Stats().Late == 0 && time.Since(waited) < roomy/2; time.Sleep(10 * time.Microsecond) {
 		signals["bm25"]++
 	}
+
+	equal(t, "signal that was sent", sidecar.Received()[0].Request.Documents[0].Signals["bm25"], 1)
 }
