@@ -145,21 +145,27 @@ func TestFrozenInMidCall(t *testing.T) {
 }
 
 // The promise: against a frozen sidecar, 10,000 calls at 50 ms from 64 goroutines are all answered in first-stage order,
-// 99.9 % of them within 55 ms. Where others keep the processors from this process, plain sleeps of 50 ms, measured at
-// the same time, say by how much. A stall may spoil a round; a client that waits for the wrong thing spoils all three.
+// 99.9 % of them within 55 ms. The calls go out by 200 clients, 50 each, so that every one of them waits for its timer:
+// after 64 unanswered calls a client asks no more. Where others keep the processors from this process, plain sleeps of
+// 50 ms, measured at the same time, say by how much. A stall may spoil a round; a client that waits for the wrong thing
+// spoils all three.
 func TestFrozenSidecarCostsTheBudget(t *testing.T) {
 	const rounds, budget, tolerance = 3, 50 * time.Millisecond, 5 * time.Millisecond
 	for round := 1; ; round++ {
 		sidecar := sidecarprocess.Start(t)
-		client := connect(t, sidecar)
+		clients := make([]*millirank.Client, 200)
+		for i := range clients {
+			clients[i] = connect(t, sidecar)
+		}
+		idle := runtime.NumGoroutine()
 		sidecar.Freeze()
 		sleeps := make(chan []time.Duration)
 		go func() {
-			sleeps <- manyTimes(10_000, 64, func() { time.Sleep(budget) })
+			sleeps <- manyTimes(10_000, 64, func(int) { time.Sleep(budget) })
 		}()
 		documents := candidates(10)
-		waits := manyTimes(10_000, 64, func() {
-			ranking, err := millirank.Rerank(context.Background(), client, query, documents, nil, millirank.Budget(budget))
+		waits := manyTimes(10_000, 64, func(call int) {
+			ranking, err := millirank.Rerank(context.Background(), clients[call%len(clients)], query, documents, nil, millirank.Budget(budget))
 			if err != nil {
 				t.Error(err)
 				return
@@ -170,7 +176,7 @@ func TestFrozenSidecarCostsTheBudget(t *testing.T) {
 				millirank.ReasonBudgetExhausted)
 		})
 		plain := <-sleeps
-		assertCallsEnd(t)
+		assertCallsEnd(t, idle)
 		sidecar.Kill()
 		t.Logf("10,000 calls at 50 ms: p50 %v, p99 %v, p99.9 %v, most %v; plain sleeps: p50 %v, p99.9 %v",
 			quantile(waits, 500), quantile(waits, 990), quantile(waits, 999), waits[len(waits)-1],
@@ -185,8 +191,34 @@ func TestFrozenSidecarCostsTheBudget(t *testing.T) {
 	}
 }
 
+// One client that has given up asking a frozen sidecar asks again within a second of its return.
+func TestThawedSidecarIsAskedAgain(t *testing.T) {
+	sidecar := sidecarprocess.Start(t)
+	client := connect(t, sidecar)
+	sidecar.Freeze()
+	manyTimes(500, 16, func(int) {
+		ranking, err := millirank.Rerank(context.Background(), client, query, candidates(10), nil, millirank.Budget(20*time.Millisecond))
+		if err != nil || !ranking.Fallback {
+			t.Errorf("%+v, %v", ranking, err)
+		}
+	})
+	sidecar.Thaw()
+	for thawed := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		ranking, err := millirank.Rerank(context.Background(), client, query, candidates(10), nil, millirank.Budget(roomy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ranking.Fallback {
+			return
+		}
+		if time.Since(thawed) > time.Second {
+			t.Fatalf("still %v", ranking.Degradations)
+		}
+	}
+}
+
 // manyTimes is what each call took, sorted.
-func manyTimes(calls, callers int, call func()) []time.Duration {
+func manyTimes(calls, callers int, call func(number int)) []time.Duration {
 	took := make([]time.Duration, calls)
 	var next atomic.Int64
 	var running sync.WaitGroup
@@ -194,7 +226,7 @@ func manyTimes(calls, callers int, call func()) []time.Duration {
 		running.Go(func() {
 			for i := next.Add(1) - 1; i < int64(calls); i = next.Add(1) - 1 {
 				started := time.Now()
-				call()
+				call(int(i))
 				took[i] = time.Since(started)
 			}
 		})
@@ -209,11 +241,12 @@ func quantile(sorted []time.Duration, thousandths int) time.Duration {
 	return sorted[(len(sorted)-1)*thousandths/1000]
 }
 
-// assertCallsEnd: the calls that were left end by their gRPC deadline, 50 ms after the budget.
-func assertCallsEnd(t *testing.T) {
+// assertCallsEnd: the calls that were left end by their gRPC deadline, 50 ms after the budget; no more goroutines run than
+// before them.
+func assertCallsEnd(t *testing.T, before int) {
 	t.Helper()
 	deadline := time.Now().Add(2 * time.Second)
-	for runtime.NumGoroutine() > 40 {
+	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines are left", runtime.NumGoroutine())
 		}

@@ -101,6 +101,10 @@ type reply struct {
 // The RPC runs in a goroutine of its own because everything that it may wait for (name resolution, a connection, flow
 // control, the peer) ends at its deadline and not at the budget. That deadline, the slack later, ends the goroutine too.
 func (client *Client) ask(ctx context.Context, c *call) (*pb.RerankResponse, *failure, error) {
+	if client.silence.lasts() {
+		detail := fmt.Sprintf("not asked: the last %d calls got no answer", maxUnanswered)
+		return nil, &failure{reason: ReasonSidecarTimeout, detail: detail}, nil
+	}
 	rpc, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.left()+c.slack)
 	request := c.withLatency(c.left())
 	replies := make(chan reply, 1)
@@ -108,6 +112,7 @@ func (client *Client) ask(ctx context.Context, c *call) (*pb.RerankResponse, *fa
 	go func() {
 		defer cancel()
 		response, err := client.service.Rerank(rpc, request)
+		client.silence.ended(err)
 		if over.Swap(true) {
 			if err == nil {
 				client.stats.late()
@@ -132,6 +137,7 @@ func (client *Client) ask(ctx context.Context, c *call) (*pb.RerankResponse, *fa
 		cancel()
 		return nil, nil, err
 	}
+	client.silence.left()
 	return nil, &failure{reason: ReasonSidecarTimeout, detail: fmt.Sprintf("no answer within the budget of %v", c.budget)}, nil
 }
 

@@ -33,6 +33,7 @@ type Client struct {
 	slack      time.Duration
 	tracing    tracing
 	stats      *statsRecorder
+	silence    *silence
 	closed     atomic.Bool
 }
 
@@ -102,10 +103,12 @@ func New(target string, options ...Option) (*Client, error) {
 		return nil, fmt.Errorf("millirank: %w", err)
 	}
 	connection.Connect()
+	health := healthpb.NewHealthClient(connection)
 	return &Client{
 		connection: connection,
 		service:    pb.NewRerankServiceClient(connection),
-		health:     healthpb.NewHealthClient(connection),
+		health:     health,
+		silence:    &silence{health: health},
 		reserve:    chosen.reserve,
 		slack:      chosen.slack,
 		tracing:    newTracing(chosen.provider),

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,6 +77,42 @@ func TestFlowControlDoesNotHoldTheCaller(t *testing.T) {
 
 	large := string(make([]byte, 1<<20))
 	assertFellBack(t, client, slices.Repeat([]string{large}, 8), millirank.ReasonSidecarTimeout)
+}
+
+// Requests that nobody reads do not pile up: 1,000 of 60 kB would take a gigabyte of gRPC's buffers. The first few cost
+// their budget, the others are not sent, and answered at once.
+func TestUnreadRequestsDoNotPileUp(t *testing.T) {
+	listener, stall, release := stallingListener(t)
+	serve(t, listener)
+	t.Cleanup(release)
+	client := connect(t, listener.Addr().String())
+	waitUntilReady(t, client)
+	stall()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+
+	documents := slices.Repeat([]string{strings.Repeat("x", 600)}, 100)
+	var callers sync.WaitGroup
+	for range 16 {
+		callers.Go(func() {
+			for range 1000 / 16 {
+				ranking, err := millirank.Rerank(context.Background(), client, "query", documents, nil, millirank.Budget(20*time.Millisecond))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				equalSlices(t, "documents", ranking.Documents(), documents)
+			}
+		})
+	}
+	callers.Wait()
+
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if kept := int64(after.HeapAlloc) - int64(before.HeapAlloc); kept > 200<<20 {
+		t.Errorf("%d MiB are kept", kept>>20)
+	}
 }
 
 // stallingListener accepts connections that read nothing more between stall and release.
