@@ -202,6 +202,7 @@ func TestThawedSidecarIsAskedAgain(t *testing.T) {
 			t.Errorf("%+v, %v", ranking, err)
 		}
 	})
+	time.Sleep(200 * time.Millisecond) // until no call is on its way that an answer could end the silence of
 	sidecar.Thaw()
 	for thawed := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		ranking, err := millirank.Rerank(context.Background(), client, query, candidates(10), nil, millirank.Budget(roomy))

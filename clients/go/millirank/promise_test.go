@@ -83,7 +83,8 @@ func TestFlowControlDoesNotHoldTheCaller(t *testing.T) {
 // their budget, the others are not sent, and answered at once.
 func TestUnreadRequestsDoNotPileUp(t *testing.T) {
 	listener, stall, release := stallingListener(t)
-	serve(t, listener)
+	// Windows as large as the sidecar's grow: what blocks is the socket, not HTTP/2's own flow control.
+	serve(t, listener, grpc.InitialWindowSize(1<<30), grpc.InitialConnWindowSize(1<<30))
 	t.Cleanup(release)
 	client := connect(t, listener.Addr().String())
 	waitUntilReady(t, client)
