@@ -4,8 +4,9 @@ Batches and reproducibility. A model's manifest says how many padded tokens a ru
 says nothing, every text is a run of its own (a token budget of 1):
 - The usual dynamic quantisation takes the scale of the activations over the whole batch, so that a text's output
   depends on what it happens to be batched with. Measured with such a model: cosines move by up to 0.011, logits by up
-  to 0.05 of their standard deviation, enough to swap neighbours. The embedded and the exported models take one scale
-  per token, so that a batch only changes the order of additions, but any model may be configured.
+  to 0.05 of their standard deviation, enough to swap neighbours. The embedded models take one scale per
+  token, so that a batch only changes the order of additions; int8 exports refuse batches (`one_text`) and are faster
+  for it (see `quantise_alone`); but any model may be configured.
 - On one thread it costs nothing (MiniLM 16 texts/s alone, 14 in batches of 1,024 padded tokens; a 4M cross-encoder 287
   and 289 pairs/s) and takes 25 MB less. On two threads the small cross-encoder loses 28 %, MiniLM 10 %.
 - Long pairs leave the cache in a batch: MiniLM, 256 tokens, one thread, CPU time, float32: 5.8 pairs/s alone,

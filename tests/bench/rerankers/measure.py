@@ -34,7 +34,7 @@ _LOAD_TIMEOUT_S = 400.0
 # Tokens and candidates of the request that batch sizes are tried out with: enough to tell all at once from a few.
 _TUNING = (256, 10)
 _QUICK_QUERIES = 10
-_MOST_QUERIES = 60
+_MOST_QUERIES = 250  # the standard library has 60
 _LATE_ROUNDS = 5
 
 
