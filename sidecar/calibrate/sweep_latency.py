@@ -51,7 +51,7 @@ _QUERIES = 10  # reading the candidates of more, so that they are warm, would ta
 _TRIES = 2
 _LONG_S = 1.0  # nothing that takes longer is tried twice
 _FEWEST = 3  # requests of a cell, however long they take
-_LATE = 1.5  # how many times longer than planned it may take
+_PLANNED_SHARE = 0.9  # of the time left: requests may take longer than when they were tried
 _READING_SHARE = 0.4  # of the time, for reading candidates so that they are warm
 
 
@@ -197,7 +197,7 @@ class _Run:
         """The samples; ``end`` is when to be done, on the monotonic clock. Raises SweepError where NONE has none."""
         costs = self._try(progress)
         left_s = None if end is None else max(0.0, end - time.monotonic())
-        plan = affordable(costs, requests, left_s, _FEWEST)
+        plan = affordable(costs, requests, None if left_s is None else _PLANNED_SHARE * left_s, _FEWEST)
         if short := [
             f"{cell.label}: {count} (of {cost:.1f} s each)"
             for cell, count, cost in zip(self._cells, plan, costs, strict=True)
@@ -205,7 +205,7 @@ class _Run:
         ]:
             self._note(f"fewer than {requests} requests, for lack of time: {', '.join(short)}")
         planned_s = sum(count * cost for count, cost in zip(plan, costs, strict=True))
-        stop = None if end is None else time.monotonic() + _LATE * planned_s
+        stop = None if end is None else max(end, time.monotonic() + planned_s)
         samples: list[LatencySample] = []
         failures: dict[str, list[str]] = {}
         order = random.Random(seed)
