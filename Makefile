@@ -43,6 +43,12 @@ test-clients-java: $(VENV)/dev ## build and test the Java client, also against a
 	@if command -v javac >/dev/null && command -v mvn >/dev/null; then $(MVN) test; \
 	else echo "SKIPPED: Java client tests: no JDK or no Maven found; install a JDK 17 and Maven 3.8, or newer"; fi
 
+.PHONY: example-java
+example-java: $(VENV)/demo ## search the standard library's documentation with Apache Lucene, reranked within 50 ms
+	@mkdir -p build
+	@$(BIN)/millirank collection >build/collection.jsonl
+	@sh clients/java/examples/with-sidecar.sh $(BIN)/millirank $(MVN) --quiet -Prun test-compile -Dcollection=$(CURDIR)/build/collection.jsonl
+
 lint: $(VENV)/dev ## ruff, mypy strict, import rules, contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
