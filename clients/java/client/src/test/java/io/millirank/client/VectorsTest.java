@@ -7,12 +7,10 @@ import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assertions.fail;
 
-import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.protobuf.util.JsonFormat;
 import io.millirank.client.Vector.Expected;
-import io.millirank.client.testing.FakeSidecar;
 import io.millirank.client.testing.Received;
 import io.millirank.v1.RerankRequest;
 import java.io.IOException;
@@ -51,12 +49,19 @@ class VectorsTest {
   private static void run(Vector vector, boolean async) throws Exception {
     double[] bound = vector.expected().bounds("took_ms");
     for (int tries = 1; ; tries++) {
-      double tookMs = runOnce(vector, async);
+      double tookMs;
+      try {
+        tookMs = runOnce(vector, async);
+      } catch (AssertionError error) {
+        throw new AssertionError(vector.name() + ": " + error.getMessage(), error);
+      }
       if (bound == null || (bound[0] <= tookMs && tookMs <= bound[1])) {
         return;
       }
-      assertTrue(tries < TRIES, "took " + tookMs + " ms in " + TRIES + " runs, the last one; allowed: " + bound[0] + " to "
-          + bound[1]);
+      assertTrue(
+          tries < TRIES,
+          "%s: took %.1f ms in the last of %d runs; allowed: %.0f to %.0f"
+              .formatted(vector.name(), tookMs, TRIES, bound[0], bound[1]));
     }
   }
 

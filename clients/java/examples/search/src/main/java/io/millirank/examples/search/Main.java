@@ -19,11 +19,11 @@ public final class Main {
   private static final Duration PATIENCE = Duration.ofSeconds(30);
   private static final long IDLE_MS = 8_000;
   private static final int SHOWN = 5;
-  private static final List<String> QUESTIONS =
+  private static final List<String> QUESTIONS = // the first that `millirank collection --questions` has
       List.of(
-          "how do I find the largest items in a list",
-          "run a command and get what it prints",
-          "remove spaces around a text");
+          "run a function later in another thread",
+          "How do I make sure that at most five threads use the printer at the same moment?",
+          "call blocking code from a coroutine without freezing the event loop");
 
   private Main() {}
 
