@@ -8,7 +8,7 @@ LOCAL  := -e clients/python
 MVN    := mvn --batch-mode --no-transfer-progress --file clients/java
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java example-go lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
+.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java example-go example-java lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -43,11 +43,11 @@ test-clients-java: $(VENV)/dev ## build and test the Java client, also against a
 	@if command -v javac >/dev/null && command -v mvn >/dev/null; then $(MVN) test; \
 	else echo "SKIPPED: Java client tests: no JDK or no Maven found; install a JDK 17 and Maven 3.8, or newer"; fi
 
-.PHONY: example-java
-example-java: $(VENV)/demo ## search the standard library's documentation with Apache Lucene, reranked within 50 ms
+example-java: $(VENV)/dev ## search the standard library's documentation with Apache Lucene, before and after reranking
+	@command -v javac >/dev/null && command -v mvn >/dev/null || { echo "The example needs a JDK 17 and Maven 3.8, or newer" >&2; exit 1; }
 	@mkdir -p build
-	@$(BIN)/millirank collection >build/collection.jsonl
-	@sh clients/java/examples/with-sidecar.sh $(BIN)/millirank $(MVN) --quiet -Prun test-compile -Dcollection=$(CURDIR)/build/collection.jsonl
+	@$(BIN)/millirank collection > build/collection.jsonl
+	@sh clients/with-sidecar.sh $(BIN)/millirank $(MVN) --quiet -Prun test-compile -Dcollection=$(CURDIR)/build/collection.jsonl
 
 lint: $(VENV)/dev ## ruff, mypy strict, import rules, contract
 	$(BIN)/ruff check .

@@ -76,10 +76,9 @@ public final class Main {
       return "Lucene's order, kept by the client" + reasons;
     }
     String detail = decision.chosen().map(arm -> ", " + arm.detail()).orElse("");
-    return "%s %s, scored %d of %d planned (%s%s)%s"
+    return "%s, scored %d of %d planned (%s%s)%s"
         .formatted(
-            decision.strategy(),
-            decision.reranker(),
+            (decision.strategy() + " " + decision.reranker()).strip(),
             decision.scoredK(),
             decision.plannedK(),
             decision.reason(),
