@@ -59,7 +59,7 @@ public final class Millirank implements AutoCloseable {
     new Reconnector(channel, timer).watch();
     // The first answer that comes over a connection loads classes as well; nobody waits for this one.
     ClientCalls.futureUnaryCall(channel.newCall(Methods.HEALTH_CHECK, patient(WARM_UP_NS)), new byte[0]);
-    Rehearsal.run(channel, timer, executor);
+    Rehearsal.run(builder.target, builder.credentials, timer);
   }
 
   /**

@@ -5,7 +5,12 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
 import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
 import io.grpc.Server;
 import io.grpc.ServerBuilder;
 import io.grpc.ServerCredentials;
@@ -34,6 +39,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.IntStream;
@@ -144,6 +150,27 @@ class ConnectionTest {
       assertTrue(sidecar.received().get(0).headers().get(agent).startsWith("shop/7"));
       assertEquals("RESOURCE_EXHAUSTED", ranking.degradations().get(0).detail().split(":")[0]);
     }
+  }
+
+  /** The caller's interceptors see the health check that warms the connection, the caller's own calls, and no others. */
+  @Test
+  void interceptorsSeeNoCallsThatNobodyMade() {
+    List<String> seen = new CopyOnWriteArrayList<>();
+    ClientInterceptor listing =
+        new ClientInterceptor() {
+          @Override
+          public <Q, A> ClientCall<Q, A> interceptCall(
+              MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+            seen.add(method.getBareMethodName());
+            return next.newCall(method, options);
+          }
+        };
+    try (FakeSidecar sidecar = FakeSidecar.start();
+        Millirank client =
+            Millirank.builder(sidecar.target()).configureChannel(channel -> channel.intercept(listing)).build()) {
+      rerank(client);
+    }
+    assertEquals(List.of("Check", "Rerank"), seen);
   }
 
   /** A proxy of the JVM does not stand between an application and its sidecar. */

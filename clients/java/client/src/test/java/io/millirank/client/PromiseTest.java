@@ -83,6 +83,16 @@ class PromiseTest {
     blocking.get(10, TimeUnit.SECONDS);
   }
 
+  /** An executor of the caller's that runs nothing: futures wait for it, but neither build() nor rerank() does. */
+  @Test
+  void aBusyExecutorHoldsUpNobodyWhoDoesNotNeedIt() {
+    long started = System.nanoTime();
+    try (Millirank starved = Millirank.builder(sidecar.target()).executor(task -> {}).build()) {
+      assertFellBack(starved.rerank(request(BUDGET)), Reason.SIDECAR_TIMEOUT);
+    }
+    assertTrue(System.nanoTime() - started < Duration.ofSeconds(10).toNanos());
+  }
+
   /** Sixteen callers at once over one connection to a sidecar that hangs: each is answered at its own budget. */
   @Test
   void manyCallersAreAllAnsweredInTime() {
