@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from sidecar.calibrate.report.readout import ReadOut
 from sidecar.calibrate.report.tables import Table
 from sidecar.profiles import DEFAULT_CORPUS
 
-WIDTH = 132
+WIDTH = 140
 
 
 def summary(console: Console, readout: ReadOut) -> None:
@@ -63,8 +64,9 @@ def _rich(table: Table) -> RichTable:
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     for place, (header, numeric) in enumerate(zip(table.header, table.numeric, strict=True)):
         # Headers may break, figures may not.
-        widest = max(len(row[place]) for row in table.rows)
-        shown.add_column(header, justify="right" if numeric else "left", overflow="fold", min_width=widest)
+        width = max(len(word) for cell in (header.split(), [row[place] for row in table.rows]) for word in cell)
+        broken = "\n".join(textwrap.wrap(header, width))
+        shown.add_column(broken, justify="right" if numeric else "left", no_wrap=True)
     for row in table.rows:
         shown.add_row(*map(escape, row))
     return shown

@@ -15,7 +15,8 @@ _STRATEGIES = {
 }
 _KEEPS_NOTHING = frozenset({"signals", "cross_encoder", "llm"})
 _NOT_MEASURED = "–"
-_CHOICES_SHOWN = 3
+_CHOICES_SHOWN = 2
+_LEAST_SHARE = 0.005  # below it would be shown as 0 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ def budgets(readout: ReadOut) -> Table:
         numeric=(True, *((False,) if cold else ()), False, True, True, True, True),
         rows=tuple(_budget_row(recommendation, cold) for recommendation in readout.recommendations),
         notes=(
-            "Decided by the sidecar's own router with the fitted profile; nDCG@10 is of answers that were decided and "
-            "fused with a profile fitted on other queries.",
+            "Decided by the sidecar's own router with the fitted profile; predicted is the arm's own time, without "
+            "transport. nDCG@10 is of answers that were decided and fused with a profile fitted on other queries.",
         ),
     )  # fmt: skip
 
@@ -125,11 +126,12 @@ def _budget_row(recommendation: Recommendation, cold: bool) -> tuple[str, ...]:
 
 def taken(recommendation: Recommendation) -> str:
     """The arms in words: ``minilm-l6@50``, or with shares where the router takes several."""
-    if len(recommendation.choices) == 1:
-        return recommendation.choices[0].label
-    shown = [f"{choice.label} {percent(choice.share)}" for choice in recommendation.choices[:_CHOICES_SHOWN]]
-    rest = sum(choice.share for choice in recommendation.choices[_CHOICES_SHOWN:])
-    return ", ".join(shown + [f"others {percent(rest)}"] * bool(rest))
+    shown = [choice for choice in recommendation.choices[:_CHOICES_SHOWN] if choice.share >= _LEAST_SHARE]
+    words = [f"{choice.label} {percent(choice.share)}" for choice in shown]
+    rest = 1 - sum(choice.share for choice in shown)
+    if rest >= _LEAST_SHARE:
+        return ", ".join([*words, f"others {percent(rest)}"])
+    return ", ".join(words) if len(words) > 1 else shown[0].label
 
 
 def arms(readout: ReadOut) -> Table:
