@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from millirank import MillirankError
 from rich.console import Console
 
 from router.profile import ProfileError
-from sidecar.calibrate.collection import CollectionError
+from sidecar.calibrate import known_items, teacher
+from sidecar.calibrate.collection import Collection, CollectionError
 from sidecar.calibrate.first_stage import Mode
 from sidecar.calibrate.load import WHAT, load_collection
 from sidecar.calibrate.private_sidecar import PrivateSidecarError, orderly_end
@@ -24,17 +26,20 @@ from sidecar.calibrate.stdlib import default_cache_dir
 from sidecar.calibrate.sweep_quality import SweepError
 from sidecar.commands import calibrate_run, calibrate_shadow
 from sidecar.engines.manifest import ModelError
-from sidecar.settings import SettingsError, load
+from sidecar.settings import Settings, SettingsError, load
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 _KS = (10, 25, 50, 100, 200)
 _MOST_CANDIDATES = 1000
+_TEACHING_SHARE = 1 / 3  # of the time
 _OWN_FIRST_STAGES: Mapping[str, Mode] = {"bm25": "bm25", "hybrid": "hybrid"}
 _EPILOG = """\
 examples:
   millirank calibrate built-in                                  the standard library's documentation
   millirank calibrate path/to/collection                        a folder: corpus.jsonl, queries.jsonl, qrels/*.tsv
+  millirank calibrate docs.jsonl                                no judgements: queries made of your own documents
+  millirank calibrate docs.jsonl --queries log.jsonl --teacher bge       real queries, judged by a heavy reranker
   millirank calibrate path/to/collection --first-stage hybrid   BM25 and dense vectors instead of BM25
   millirank calibrate path/to/collection --first-stage bm25=run.trec --first-stage dense=dense.trec
                                                                 your own search engine's rankings and scores
@@ -63,6 +68,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="COLLECTION",
         help=WHAT,
+    )
+    what.add_argument(
+        "--queries",
+        type=Path,
+        metavar="FILE",
+        help="with a file of documents: real queries that nobody has judged, as JSON lines {'id': ..., 'text': ...}; "
+        "--teacher judges them",
+    )
+    what.add_argument(
+        "--teacher",
+        default="",
+        metavar="RERANKER",
+        help="the reranker of the configuration whose opinion stands in for judgements of --queries",
     )
     what.add_argument("--split", default="", help="which judgements of a folder (default: test, else dev, else train)")
     what.add_argument(
@@ -152,7 +170,9 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     settings = load(Path(arguments.config) if arguments.config else None, os.environ)
     earlier = read_earlier(arguments.compare) if arguments.compare else None
     cache_dir = default_cache_dir()
-    collection = load_collection(arguments.collection, split=arguments.split, cache_dir=cache_dir)
+    notes = calibrate_run.Notes(Console(stderr=True))
+    started = time.monotonic()
+    collection = _collection(arguments, settings, stage, cache_dir, notes)
     corpus = arguments.corpus or collection.name
     files = Files(arguments.out or Path("calibration") / corpus)
     files.folder.mkdir(parents=True, exist_ok=True)
@@ -163,10 +183,10 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         fusion=arguments.fusion,
         ks=arguments.ks,
         sample=arguments.sample,
-        minutes=arguments.minutes,
+        end=started + 60 * arguments.minutes,
         requests=arguments.requests,
     )
-    done = calibrate_run.run(collection, settings, plan, cache_dir, Console(stderr=True))
+    done = calibrate_run.run(collection, settings, plan, cache_dir, notes)
     files.write(done.readout, done.profile_file)
 
     console = Console()
@@ -182,6 +202,33 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     for failure in failures:
         sys.stderr.write(f"millirank calibrate: {failure}\n")
     return EXIT_FAILURE if failures else 0
+
+
+def _collection(
+    arguments: argparse.Namespace,
+    settings: Settings,
+    stage: Mode | Mapping[str, Path],
+    cache_dir: Path,
+    notes: calibrate_run.Notes,
+) -> Collection:
+    if not arguments.queries and not arguments.teacher:
+        return load_collection(arguments.collection, split=arguments.split, cache_dir=cache_dir)
+    file = Path(arguments.collection).expanduser()
+    if not (arguments.queries and arguments.teacher and file.is_file() and isinstance(stage, str)):
+        raise argparse.ArgumentTypeError(
+            "--queries and --teacher belong together, beside a file of documents and --first-stage bm25 or hybrid"
+        )
+    return teacher.taught(
+        file.stem,
+        known_items.read_documents(file),
+        teacher.read_queries(arguments.queries),
+        settings,
+        arguments.teacher,
+        cache_dir=cache_dir,
+        first_stage=stage,
+        limit_s=_TEACHING_SHARE * 60 * arguments.minutes,
+        note=notes.add,
+    )
 
 
 def first_stage(words: Sequence[str]) -> Mode | Mapping[str, Path]:

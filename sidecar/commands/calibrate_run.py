@@ -35,14 +35,15 @@ _FOR_THE_REPORT_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked for. ``first_stage``: our own, or TREC files by signal. ``sample`` 0: all queries."""
+    """What is asked for. ``first_stage``: our own, or TREC files by signal. ``sample`` 0: all queries. ``end`` is in
+    seconds of `time.monotonic`."""
 
     corpus: str
     first_stage: Mode | Mapping[str, Path]
     fusion: Fusion
     ks: tuple[int, ...]
     sample: int
-    minutes: float
+    end: float
     requests: int
 
 
@@ -59,33 +60,31 @@ class Notes:
     """What a reader has to know: said at once on the console, and once more in the report."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self.console = console
         self.said: list[str] = []
 
     def add(self, words: str) -> None:
         """Say it, once."""
         if words not in self.said:
             self.said.append(words)
-            self._console.print(f"[yellow]Note:[/yellow] {escape(words)}", highlight=False)
+            self.console.print(f"[yellow]Note:[/yellow] {escape(words)}", highlight=False)
 
 
-def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path, console: Console) -> Calibrated:
-    """All steps on ``collection``, within about ``plan.minutes``.
+def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path, notes: Notes) -> Calibrated:
+    """All steps on ``collection``, until about ``plan.end``.
 
     Raises CollectionError or ValueError where the input allows no calibration, SweepError or PrivateSidecarError where
     nothing could be measured, OSError where ``cache_dir`` can't be written.
     """
-    end = time.monotonic() + plan.minutes * 60
-    notes = Notes(console)
     chosen = collection.sample(plan.sample) if plan.sample else collection
     for warning in chosen.warnings:
         notes.add(warning)
     found = candidates(
         chosen, plan.first_stage, depth=plan.ks[-1], fusion=plan.fusion, cache_dir=cache_dir, note=notes.add
     )
-    left_s = max(0.0, end - time.monotonic() - _FOR_THE_REPORT_S)
+    left_s = max(0.0, plan.end - time.monotonic() - _FOR_THE_REPORT_S)
     lists = sweep_quality(chosen, found, settings, cache_dir=cache_dir, limit_s=QUALITY_SHARE * left_s, note=notes.add)
-    left_s = max(0.0, end - time.monotonic() - _FOR_THE_REPORT_S)
+    left_s = max(0.0, plan.end - time.monotonic() - _FOR_THE_REPORT_S)
     samples = sweep_latency(
         chosen,
         lists,
@@ -100,7 +99,7 @@ def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path,
     strategies = {name: Strategy(settings.rerankers[name].strategy) for name in lists[0].raw if name in timed}
     # What this collection has taught itself must not count twice.
     others = pooled.read().without(collection.documents_digest)
-    with console.status("Fitting the profile"):
+    with notes.console.status("Fitting the profile"):
 
         def fit(part: Sequence[JudgedList]) -> tuple[bytes, Profile]:
             data, _ = fit_profile(

@@ -208,6 +208,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process(
     [
         ((), "COLLECTION"),
         (("no-such-folder",), "'no-such-folder' is no collection"),
+        (("built-in", "--teacher", "minilm-l6"), "--queries and --teacher belong together"),
         (("built-in", "--ks", "10,x"), "whole numbers from 2 to 1000"),
         (("built-in", "--minutes", "0"), "from above 0 to 1440"),
         (("built-in", "--first-stage", "run.trec"), "SIGNAL=FILE"),
@@ -226,5 +227,15 @@ def test_bad_input_is_refused_at_once(arguments: tuple[str, ...], words: str) ->
 def test_the_help_has_every_option_and_examples() -> None:
     """One page that is enough to use it."""
     text = millirank("calibrate", "--help").stdout
-    for words in ("--first-stage", "--sample", "--minutes", "--fail-below", "--compare", "examples:", "exit code:"):
+    for words in (
+        "--first-stage",
+        "--queries",
+        "--teacher",
+        "--sample",
+        "--minutes",
+        "--fail-below",
+        "--compare",
+        "examples:",
+        "exit code:",
+    ):
         assert words in text
