@@ -17,7 +17,7 @@ from router.arms import Strategy
 from router.profile import Profile, parse
 from sidecar.calibrate import pooled
 from sidecar.calibrate.candidates import candidates
-from sidecar.calibrate.collection import Collection
+from sidecar.calibrate.collection import FEWEST_FOR_A_BOUND, Collection, CollectionError
 from sidecar.calibrate.first_stage import Fusion, Mode
 from sidecar.calibrate.fit import fit_profile
 from sidecar.calibrate.records import JudgedList
@@ -79,11 +79,13 @@ def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path,
     chosen = collection.sample(plan.sample) if plan.sample else collection
     for warning in chosen.warnings:
         notes.add(warning)
+    _check(len(chosen.queries), "judge more")
     found = candidates(
         chosen, plan.first_stage, depth=plan.ks[-1], fusion=plan.fusion, cache_dir=cache_dir, note=notes.add
     )
     left_s = max(0.0, plan.end - time.monotonic() - _FOR_THE_REPORT_S)
     lists = sweep_quality(chosen, found, settings, cache_dir=cache_dir, limit_s=QUALITY_SHARE * left_s, note=notes.add)
+    _check(sum(bool(judged.ids) for judged in lists), "allow more --minutes, or look at the first stage")
     left_s = max(0.0, plan.end - time.monotonic() - _FOR_THE_REPORT_S)
     samples = sweep_latency(
         chosen,
@@ -134,6 +136,15 @@ def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path,
             service=service(settings),
         )
     return Calibrated(readout, profile, raw)
+
+
+def _check(queries: int, fix: str) -> None:
+    """No profile at all rather than one that chance has made."""
+    if queries < FEWEST_FOR_A_BOUND:
+        raise CollectionError(
+            f"{queries} queries are too few for a profile: at least {FEWEST_FOR_A_BOUND} have to be judged, scored and "
+            f"have candidates; {fix}"
+        )
 
 
 def service(settings: Settings) -> Service:

@@ -209,6 +209,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process(
         ((), "COLLECTION"),
         (("no-such-folder",), "'no-such-folder' is no collection"),
         (("built-in", "--teacher", "minilm-l6"), "--queries and --teacher belong together"),
+        (("built-in", "--sample", "19"), "19 queries are too few for a profile"),
         (("built-in", "--ks", "10,x"), "whole numbers from 2 to 1000"),
         (("built-in", "--minutes", "0"), "from above 0 to 1440"),
         (("built-in", "--first-stage", "run.trec"), "SIGNAL=FILE"),

@@ -16,6 +16,7 @@ _INCHES = (7.2, 4.4)
 _DPI = 130
 # Below this many ms the axis is linear, so that 0 has its place beside 1,000.
 _LINEAR_MS = 1.0
+_FLAT = 0.001  # nDCG@10: the points of an arm that differ by less lie on each other
 _LEAST_APART = 0.055  # of the axis' height, between two labels
 
 
@@ -123,6 +124,8 @@ def _path(axes: Any, measured: Sequence[tuple[ArmPoint, Added]], colour: str, na
     for point, added in measured:
         axes.plot([max(0.0, added.p50_ms), max(0.0, added.p95_ms)], [point.ndcg10] * 2, color=colour, linewidth=0.8,
                   alpha=0.5)  # fmt: skip
+        if max(y) - min(y) < _FLAT and point is not measured[-1][0]:
+            continue
         axes.annotate(
             str(point.rerank_k), (max(0.0, added.p50_ms), point.ndcg10), (6, -6), textcoords="offset points",
             va="center", color=colour, fontsize=7,
