@@ -161,13 +161,12 @@ class LatencyEstimator:
         self._first.append((tokens, ms, censored))
         self._histogram = RatioHistogram(self._spread)
         log_ratios = [math.log(seen_ms / self._line.at(seen_tokens)) for seen_tokens, seen_ms, _ in self._first]
-        largest = sorted(log_ratios)[-2] if len(log_ratios) > 1 else 0.0
+        second_largest = sorted(log_ratios)[-2] if len(log_ratios) > 1 else math.inf
         for log_ratio, (_, _, cut_off) in zip(log_ratios, self._first, strict=True):
-            log_ratio = min(log_ratio, largest)
             if cut_off:
                 self._histogram.add_censored(log_ratio, keep=1.0)
             else:
-                self._histogram.add(log_ratio, keep=1.0)
+                self._histogram.add(min(log_ratio, second_largest), keep=1.0)
 
     def _refresh(self, idle: int) -> None:
         trust = _trust(idle)

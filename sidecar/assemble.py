@@ -114,6 +114,8 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         mode=settings.mode,
         shadow=shadow,
     )
+    schedulers = {name: reranker.scheduler for name, reranker in rerankers.items()}
+    telemetry.metrics.watch({name: scheduler for name, scheduler in schedulers.items() if scheduler is not None})
     service = RerankService(pipeline, settings.limits, telemetry.tracer, telemetry.metrics)
     server = Server(service, pipeline, settings.listen, settings.limits, telemetry.metrics)
     admin = None

@@ -32,6 +32,7 @@ from sidecar.rerankers.late_interaction import LateInteraction
 from sidecar.rerankers.llm import LlmReranker
 from sidecar.rerankers.loadable import Loadable, RunOptions, index, onnx_model, torch_model
 from sidecar.rerankers.remote import HttpReranker
+from sidecar.scheduler import Scheduling
 from sidecar.settings import CacheSettings, Settings, SettingsError
 
 _Simple: TypeAlias = (
@@ -54,8 +55,9 @@ def build(settings: Settings, environment: Mapping[str, str], profile: Profile, 
     Raises SettingsError for a cascade whose stages are not there.
     """
     enabled = {name: configured for name, configured in settings.rerankers.items() if configured.enabled}
+    scheduling = Scheduling(settings.scheduling.order, settings.scheduling.mandatory_documents)
     simple = {
-        name: _kept(_simple(name, configured, environment), configured, settings.cache)
+        name: _kept(_simple(name, configured, scheduling, environment), configured, settings.cache)
         for name, configured in enabled.items()
         if not isinstance(configured, CascadeSettings)
     }
@@ -68,14 +70,14 @@ def build(settings: Settings, environment: Mapping[str, str], profile: Profile, 
     }
 
 
-def _simple(name: str, configured: _Simple, environment: Mapping[str, str]) -> Reranker:
+def _simple(name: str, configured: _Simple, scheduling: Scheduling, environment: Mapping[str, str]) -> Reranker:
     match configured:
         case OnnxCrossEncoder() | TorchCrossEncoder():
-            return CrossEncoder(name, _loadable(configured))
+            return CrossEncoder(name, _loadable(configured), scheduling)
         case OnnxLateInteraction() | TorchLateInteraction():
-            return LateInteraction(name, _loadable(configured), warm_idle=configured.warm_idle)
+            return LateInteraction(name, _loadable(configured), scheduling, warm_idle=configured.warm_idle)
         case IndexedLateInteraction():
-            return IndexedReranker(name, _loadable(configured))
+            return IndexedReranker(name, _loadable(configured), scheduling)
         case HttpCrossEncoder():
             return HttpReranker(
                 name,

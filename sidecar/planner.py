@@ -115,7 +115,7 @@ class Planner:
         """Choose among the rerankers that said in ``work`` what this request would cost them."""
         self._estimates.seed()
         now = self._clock()
-        views = [self._view(name, self._rerankers[name], todo, now) for name, todo in work.items()]
+        views = [self._view(name, self._rerankers[name], todo, now, end) for name, todo in work.items()]
         purse = self._budget.max_cost_micro_usd if request.max_micro_usd is None else request.max_micro_usd
         # What looking at the request has used up so far can't be spent again.
         spendable_ms = max(0.0, (end - self._clock()) * 1e3)
@@ -134,7 +134,7 @@ class Planner:
             self._decision_log.record(decision_id, asked, profile, decision)
         return decision
 
-    def _view(self, name: str, reranker: Reranker, work: Work, now: float) -> RerankerView:
+    def _view(self, name: str, reranker: Reranker, work: Work, now: float, end: float) -> RerankerView:
         limits = reranker.limits
         return RerankerView(
             name=name,
@@ -142,7 +142,7 @@ class Planner:
             availability=reranker.availability(),
             work=work,
             pace=self._estimates.stage[name].pace(now),
-            queue_ms=reranker.queue_ms(),
+            queue_ms=reranker.queue_ms(end),
             assumed_gain=self._assumed_gains.get(name),
             whole_list=limits.whole_list,
             # A listwise call can't be cut into chunks, so its chunk limit bounds the whole arm.

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from router.admission import Order
 from router.profile import SIGNALS_ARM
 from sidecar.reranker_settings import (
     CHOICES,
@@ -107,6 +108,17 @@ class BudgetSettings(Section):
     )
 
 
+class SchedulingSettings(Section):
+    """Who computes first when more is asked for than local models can compute."""
+
+    order: Order = Field(
+        Order.MANDATORY_FIRST,
+        description="mandatory_first: everybody's first candidates, then the rest; edf (earliest deadline first) and "
+        "fifo are what one would do without it, to compare with",
+    )
+    mandatory_documents: int = Field(16, ge=1, description="a request's first candidates, scored before others' rest")
+
+
 class CacheSettings(Section):
     """Complete answers, kept for equal requests, and scores of single pairs, kept for requests that overlap."""
 
@@ -156,6 +168,7 @@ class Settings(Section):
     listen: Listen = Listen()
     limits: Limits = Limits()
     budget: BudgetSettings = BudgetSettings()
+    scheduling: SchedulingSettings = SchedulingSettings()
     cache: CacheSettings = CacheSettings()
     decision_log: DecisionLogSettings = DecisionLogSettings()
     shadow: ShadowSettings = ShadowSettings()

@@ -7,10 +7,10 @@ Nothing is exported, and next to nothing is paid, until an exporter is configure
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeterProvider, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
@@ -26,6 +26,7 @@ from opentelemetry.util.types import AttributeValue
 from router.arms import Strategy
 from router.policy import Reason
 from sidecar.messages import Answer, CacheStatus, Completeness
+from sidecar.scheduler import Scheduler
 from sidecar.settings import Mode
 
 _SCOPE = "millirank.sidecar"
@@ -66,6 +67,7 @@ class Metrics:
     """The instruments of DESIGN section 9 that have something to say so far."""
 
     def __init__(self, meter: Meter) -> None:
+        self._meter = meter
         self._duration = meter.create_histogram(
             "millirank.request.duration",
             "ms",
@@ -112,6 +114,24 @@ class Metrics:
             "ms",
             "How much later than asked for the event loop did something",
             explicit_bucket_boundaries_advisory=_LAG_BUCKETS_MS,
+        )
+
+    def watch(self, schedulers: Mapping[str, Scheduler]) -> None:
+        """Report, whenever metrics are exported, what local models do; ``schedulers`` by the reranker's name."""
+
+        def computed(options: CallbackOptions) -> Iterable[Observation]:
+            for name, scheduler in schedulers.items():
+                yield Observation(scheduler.computed_ms, {"millirank.reranker": name})
+
+        def waiting(options: CallbackOptions) -> Iterable[Observation]:
+            for name, scheduler in schedulers.items():
+                yield Observation(scheduler.waiting, {"millirank.reranker": name})
+
+        self._meter.create_observable_counter(
+            "millirank.compute", [computed], "ms", "Time that local models have computed, whether or not it was used"
+        )
+        self._meter.create_observable_gauge(
+            "millirank.queue.requests", [waiting], "{request}", "Requests that wait for a local model"
         )
 
     def answered(self, answer: Answer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from router.arms import Availability, State
 from sidecar.engines.manifest import ModelError
@@ -19,6 +20,7 @@ from sidecar.rerankers.base import BackendError, NotReadyError
 from sidecar.worker_messages import (
     HEADER,
     Broken,
+    Call,
     Close,
     Done,
     Failed,
@@ -30,7 +32,6 @@ from sidecar.worker_messages import (
     pack,
     unpack,
 )
-from sidecar.worker_queue import Answer, CallQueue, Pending
 
 ResultT = TypeVar("ResultT")
 PIPE_BUFFER_BYTES = 1 << 20
@@ -52,16 +53,25 @@ class Patience:
     """As many deaths within a minute switch the model off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[ResultT]):
+    """A task's result; ``compute_ms`` is what it took in the child."""
+
+    result: ResultT
+    compute_ms: float
+
+
 class _LoadFailed(Exception):
     """The child says that the model cannot be loaded."""
 
 
 class WorkerProcess:
-    """One child, one task in flight; waiting calls are served earliest deadline first.
+    """One child, one task at a time; `sidecar.scheduler` says whose.
 
     ``on_ready`` is called with every new child's warm-up samples, ``on_result`` with every task's result, also when its
-    caller has given up: what a task did to the child's state must not get lost. A ModelError instead of a `Load` is a
-    model that is off from the beginning.
+    caller has given up: what a task did to the child's state must not get lost. ``on_free`` is called when the child
+    can take a call, ``on_down`` when it no longer can, with the reason. A ModelError instead of a `Load` is a model
+    that is off from the beginning.
     """
 
     def __init__(
@@ -72,12 +82,16 @@ class WorkerProcess:
         *,
         on_ready: Callable[[Ready], None],
         on_result: Callable[[object], None],
+        on_free: Callable[[], None],
+        on_down: Callable[[Exception], None],
     ) -> None:
         self._name = name
         self._load = load
         self._patience = patience
         self._on_ready = on_ready
         self._on_result = on_result
+        self._on_free = on_free
+        self._on_down = on_down
         self._availability = (
             Availability(State.WARMING, "not started yet")
             if isinstance(load, Load)
@@ -87,7 +101,10 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._kill_reason = ""
         self._closing = asyncio.Event()
-        self._queue = CallQueue()
+        self._ids = itertools.count(1)
+        self._running: tuple[int, asyncio.Future[Answer[Any]]] | None = None
+        self.computed_ms = 0.0
+        """What all children have computed so far."""
         self._watchdog: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle_since = 0.0
@@ -108,34 +125,31 @@ class WorkerProcess:
         elif self._supervisor is None and not self._closing.is_set():
             self._supervisor = asyncio.create_task(self._supervise(self._load), name=f"worker {self._name}")
 
-    def queue_ms(self) -> float:
-        """How long a call made now would wait, at most (see `CallQueue.wait_ms`)."""
-        return self._queue.wait_ms(asyncio.get_running_loop().time())
+    @property
+    def idle(self) -> bool:
+        """Whether it can take a call now."""
+        return self._running is None and self._availability.state is State.READY
 
-    async def call(self, task: Task[ResultT], timeout_s: float | None, estimate_ms: float) -> Answer[ResultT]:
-        """Runs a task and returns its result.
+    async def call(self, task: Task[ResultT], timeout_s: float | None) -> Answer[ResultT]:
+        """Runs a task and returns its result; only when `idle`.
 
-        ``timeout_s`` None waits as long as it takes, behind everything that has a deadline. Raises TimeoutError
-        (the child goes on, its late answer is dropped, the next call waits for it), NotReadyError when the model
-        cannot take calls, BackendError when the task failed or the child died over it. A cancelled caller is free at
-        once and leaves the queue.
+        ``timeout_s`` None waits as long as it takes. Raises TimeoutError (the child goes on and is not idle until it
+        has ended, its late answer is dropped), NotReadyError when the model cannot take calls, BackendError when the
+        task failed or the child died over it. A cancelled caller is free at once.
         """
         if self._availability.state is not State.READY:
             raise NotReadyError(f"{self._name}: {self._availability.detail}")
+        if self._running is not None:
+            raise RuntimeError(f"{self._name}: one call at a time; wait for a turn")
         if timeout_s is not None and timeout_s <= 0:
             raise TimeoutError
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        deadline = float("inf") if timeout_s is None else now + timeout_s
-        pending = Pending(task, deadline, estimate_ms / 1e3, now, loop.create_future())
-        self._queue.join(pending)
+        answer: asyncio.Future[Answer[Any]] = asyncio.get_running_loop().create_future()
+        self._running = next(self._ids), answer
         self._idle.clear()
-        self._send_next()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return cast("Answer[ResultT]", await pending.answer)
-        finally:
-            self._queue.leave(pending)
+        self._watch(self._patience.call_s, "answering")
+        self._send(Call(self._running[0], task))
+        async with asyncio.timeout(timeout_s):
+            return cast("Answer[ResultT]", await answer)
 
     async def quiet(self, seconds: float) -> None:
         """Returns once the child is ready and has had nothing to do for ``seconds``."""
@@ -155,7 +169,7 @@ class WorkerProcess:
         was_ready = self._availability.state is State.READY
         self._closing.set()
         self._availability = Availability(State.OFF, "closed")
-        self._queue.drop(NotReadyError(f"{self._name}: closed"))
+        self._drop(NotReadyError(f"{self._name}: closed"))
         if self._supervisor is None:
             return
         if was_ready:
@@ -226,7 +240,7 @@ class WorkerProcess:
             if not self._closing.is_set():
                 self._availability = Availability(State.WARMING, "the model process has ended")
             reason = await self._bury(process)
-            self._queue.drop(BackendError(f"{self._name}: the model process {reason}"))
+            self._drop(BackendError(f"{self._name}: the model process {reason}"))
         return reason
 
     async def _bury(self, process: asyncio.subprocess.Process) -> str:
@@ -271,30 +285,40 @@ class WorkerProcess:
         self._on_ready(ready)
         if not self._closing.is_set():
             self._availability = Availability(State.READY)
-            self._send_next()
+            self._is_free()
 
     def _send(self, message: Request) -> None:
         # No drain: there is one request at a time, and its answer is awaited before the next is written.
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(pack(message))
 
-    def _send_next(self) -> None:
-        """Gives the child its next call if it is free, and notes when there is none."""
-        now = asyncio.get_running_loop().time()
-        call = self._queue.begin_next(now)
-        if call is not None:
-            self._watch(self._patience.call_s, "answering")
-            self._send(call)
-        elif not self._queue.busy:
-            self._idle_since = now
-            self._idle.set()
-
     def _finish(self, message: Done | Broken) -> None:
         self._stop_watching()
         if isinstance(message, Done):
+            self.computed_ms += message.compute_ms
             self._on_result(message.result)
-        self._queue.end(message, self._name, BackendError)
-        self._send_next()
+        if self._running is None or self._running[0] != message.id:
+            return  # it was dropped
+        _, answer = self._running
+        self._running = None
+        if not answer.done():  # otherwise its caller has given up
+            if isinstance(message, Done):
+                answer.set_result(Answer(message.result, message.compute_ms))
+            else:
+                answer.set_exception(BackendError(f"{self._name}: {message.reason}"))
+        self._is_free()
+
+    def _is_free(self) -> None:
+        self._idle_since = asyncio.get_running_loop().time()
+        self._idle.set()
+        self._on_free()
+
+    def _drop(self, error: Exception) -> None:
+        """Nobody waits for a child that is gone."""
+        if self._running is not None and not self._running[1].done():
+            self._running[1].set_exception(error)
+        self._running = None
+        self._on_down(error)
 
     def _watch(self, seconds: float, doing: str) -> None:
         reason = f"was killed: {doing} took longer than {seconds:g} s"

@@ -27,6 +27,7 @@ from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
 from sidecar.profiles import Profiles
 from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
+from sidecar.scheduler import Scheduler
 from sidecar.server import Server
 from sidecar.service import RerankService
 from sidecar.settings import Listen, Settings
@@ -75,6 +76,7 @@ class ScriptedReranker:
     ) -> None:
         self.identity = Identity(name, strategy, f"{name}-revision-1")
         self.limits = limits
+        self.scheduler: Scheduler | None = None
         self.state = Availability(State.READY)
         self.script: list[BaseException | Scored | None] = []
         self.gate: asyncio.Event | None = None
@@ -96,7 +98,7 @@ class ScriptedReranker:
     async def start(self) -> None:
         """Nothing to load."""
 
-    def queue_ms(self) -> float:
+    def queue_ms(self, end: float) -> float:
         return 0.0
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:

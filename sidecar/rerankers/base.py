@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from router.arms import Availability, Strategy, Work
+from sidecar.scheduler import Scheduler, Turn
 
 
 class IndexedRef(NamedTuple):
@@ -59,22 +60,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One chunk of one request: candidates in first-stage order. ``use_cache`` False: no kept score is used or kept."""
+    """One chunk of one request: candidates in first-stage order. ``use_cache`` False: no kept score is used or kept.
+
+    ``turn`` is the worker to use, where the caller has waited for it (see `Reranker.scheduler`).
+    """
 
     query: str
     instruction: str
     documents: Sequence[Document]
     use_cache: bool = True
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """Scores of one chunk: ``scores[i]`` belongs to ``documents[i]``; higher is better.
 
-    ``queue_ms`` is the time spent waiting for the model to be free, ``compute_ms`` the model's own; ``cached`` counts
-    documents that needed no model run; ``tokens`` is what the model really read. ``unscored`` are positions in the
-    chunk that the model left out (their scores mean nothing); ``shortfall`` says in words what could not be finished,
-    where a reranker knows better than its caller, and ``shortfall_error`` why, where it was not time.
+    ``queue_ms`` is the time that `score` spent waiting for the model to be free, ``compute_ms`` the model's own;
+    ``cached`` counts documents that needed no model run; ``tokens`` is what the model really read. ``unscored`` are
+    positions in the chunk that the model left out (their scores mean nothing); ``shortfall`` says in words what could
+    not be finished, where a reranker knows better than its caller, and ``shortfall_error`` why, where it was not time.
     """
 
     scores: tuple[float, ...]
@@ -128,6 +133,11 @@ class Reranker(Protocol):
     @property
     def limits(self) -> Limits: ...
 
+    @property
+    def scheduler(self) -> Scheduler | None:
+        """Who is asked for a turn before `score`, where workers are shared out; None: calls run side by side."""
+        ...
+
     def availability(self) -> Availability:
         """Whether it can take work now, and if not, why."""
         ...
@@ -140,8 +150,11 @@ class Reranker(Protocol):
         """Begin loading in the background; returns at once. `availability` turns READY when it can score."""
         ...
 
-    def queue_ms(self) -> float:
-        """How long work that starts now would wait for the work before it, in milliseconds."""
+    def queue_ms(self, end: float) -> float:
+        """How long work that comes now and must be done by ``end`` would wait for the work before it, in milliseconds.
+
+        ``end`` is in seconds on the monotonic clock.
+        """
         ...
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:

@@ -148,9 +148,13 @@ class CascadeReranker:
     async def start(self) -> None:
         """Nothing: the stages are rerankers of their own."""
 
-    def queue_ms(self) -> float:
+    @property
+    def scheduler(self) -> None:
+        """None: each stage waits for its own turns."""
+
+    def queue_ms(self, end: float) -> float:
         """Both stages' queues."""
-        return self._first.queue_ms() + self._second.queue_ms()
+        return self._first.queue_ms(end) + self._second.queue_ms(end)
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:
         """The stages' own, their tokens as the microseconds predicted for them."""
@@ -217,7 +221,7 @@ class CascadeReranker:
         """Why the second stage can't end in time, in words; '' if it is predicted to."""
         count = len(job.documents)
         predicted = self._pace(self._second).at(job.work.tokens_at(count))
-        needed_ms = self._second.queue_ms() + predicted.p95_ms
+        needed_ms = self._second.queue_ms(job.end) + predicted.p95_ms
         left_ms = max(0.0, (job.end - self._clock()) * 1e3)
         if needed_ms <= left_ms:
             return ""

@@ -9,14 +9,15 @@ from sidecar.engines.batching import estimated_tokens
 from sidecar.rerankers.base import Document, Limits, Scored
 from sidecar.rerankers.loadable import Loadable
 from sidecar.rerankers.local import LocalReranker
+from sidecar.scheduler import Scheduling, Turn
 from sidecar.worker_messages import ScorePairs
 
 
 class CrossEncoder(LocalReranker):
     """Scores are the model's logits."""
 
-    def __init__(self, name: str, model: Loadable) -> None:
-        super().__init__(name, Strategy.CROSS_ENCODER, model, Limits(max_chunk_documents=64))
+    def __init__(self, name: str, model: Loadable, scheduling: Scheduling = Scheduling()) -> None:  # noqa: B008 - frozen
+        super().__init__(name, Strategy.CROSS_ENCODER, model, Limits(max_chunk_documents=64), scheduling)
 
     def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
         """Tokens of every pair: estimated from characters (see `estimated_tokens`), the query's part in each."""
@@ -25,12 +26,11 @@ class CrossEncoder(LocalReranker):
         room = limits.max_tokens - query_tokens
         return Work(tuple(query_tokens + estimated_tokens(document.text, room) for document in documents))
 
-    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
+    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, turn: Turn) -> Scored:
         texts = tuple(self._document_text(document) for document in documents)
-        answer = await self._call(ScorePairs(self._query_text(query), texts), tokens, deadline)
+        answer = await self._call(ScorePairs(self._query_text(query), texts), tokens, turn)
         return Scored(
             scores=answer.result.scores,
             tokens=answer.result.tokens,
-            queue_ms=answer.queue_ms,
             compute_ms=answer.compute_ms,
         )

@@ -11,6 +11,7 @@ from sidecar.indexing.work import QUERY_TOKENS, document_tokens
 from sidecar.rerankers.base import Document, IndexUnavailableError, Limits, Scored, ScoreRequest
 from sidecar.rerankers.loadable import Loadable
 from sidecar.rerankers.local import LocalReranker
+from sidecar.scheduler import Scheduling, Turn
 from sidecar.worker_messages import KEPT_QUERIES, Load, Ready, ScoreIndexed
 
 MAX_DOCUMENTS = 1_000  # in one call: about 30 ms of work
@@ -24,9 +25,9 @@ class IndexedReranker(LocalReranker):
     are not scored.
     """
 
-    def __init__(self, name: str, model: Loadable) -> None:
+    def __init__(self, name: str, model: Loadable, scheduling: Scheduling = Scheduling()) -> None:  # noqa: B008 - frozen
         limits = Limits(max_chunk_documents=MAX_DOCUMENTS, reads_text=False)
-        super().__init__(name, Strategy.LATE_INTERACTION, model, limits)
+        super().__init__(name, Strategy.LATE_INTERACTION, model, limits, scheduling)
         self._collections: tuple[str, ...] = ()
         if isinstance(model.load, Load) and isinstance(model.load.spec, IndexSpec):
             self._collections = tuple(collection for collection, _ in model.load.spec.collections)
@@ -55,10 +56,10 @@ class IndexedReranker(LocalReranker):
             raise IndexUnavailableError(f"{self._name}: {refusal}")
         return await super().score(request, timeout_s)
 
-    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
+    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, turn: Turn) -> Scored:
         key = collection, text = self._key(query, documents)
         ids = tuple(document.indexed_ref.id for document in documents if document.indexed_ref is not None)
-        answer = await self._call(ScoreIndexed(text, collection, ids), tokens, deadline)
+        answer = await self._call(ScoreIndexed(text, collection, ids), tokens, turn)
         result = answer.result
         if len(result.unscored) == len(ids):
             raise IndexUnavailableError(
@@ -70,7 +71,6 @@ class IndexedReranker(LocalReranker):
             scores=result.scores,
             tokens=result.tokens,
             cached=len(ids) - len(result.unscored),
-            queue_ms=answer.queue_ms,
             compute_ms=answer.compute_ms,
             unscored=result.unscored,
         )

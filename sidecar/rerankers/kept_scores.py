@@ -13,6 +13,7 @@ from cachetools import TTLCache
 
 from router.arms import Availability, Work
 from sidecar.rerankers.base import BadOutputError, Document, Identity, Limits, Reranker, Scored, ScoreRequest
+from sidecar.scheduler import Scheduler
 
 # Key, score and what cachetools keeps besides: 310 measured with tracemalloc on CPython 3.11, more while a table grows.
 BYTES_PER_SCORE = 400
@@ -81,9 +82,14 @@ class KeptScores:
         """Starts the reranker inside."""
         await self._inner.start()
 
-    def queue_ms(self) -> float:
+    @property
+    def scheduler(self) -> Scheduler | None:
         """That of the reranker inside."""
-        return self._inner.queue_ms()
+        return self._inner.scheduler
+
+    def queue_ms(self, end: float) -> float:
+        """That of the reranker inside."""
+        return self._inner.queue_ms(end)
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:
         """Those of the reranker inside."""

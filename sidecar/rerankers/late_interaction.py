@@ -13,6 +13,7 @@ from sidecar.engines.batching import estimated_tokens, kept_tokens
 from sidecar.rerankers.base import Document, Limits, RerankerError, Scored
 from sidecar.rerankers.loadable import Loadable
 from sidecar.rerankers.local import LocalReranker
+from sidecar.scheduler import Scheduling, Turn
 from sidecar.worker_messages import KEPT_QUERIES, Encode, EncodeResult, LateResult, Load, Ready, ScoreLate, StoreChange
 
 QUIET_S = 0.05  # how long the child must have had nothing to do before it is given something ahead of time
@@ -30,8 +31,15 @@ class LateInteraction(LocalReranker):
     brought along but nobody scored are encoded one at a time while the child has nothing else to do.
     """
 
-    def __init__(self, name: str, model: Loadable, *, warm_idle: bool = True) -> None:
-        super().__init__(name, Strategy.LATE_INTERACTION, model, Limits(max_chunk_documents=256))
+    def __init__(
+        self,
+        name: str,
+        model: Loadable,
+        scheduling: Scheduling = Scheduling(),  # noqa: B008 - frozen
+        *,
+        warm_idle: bool = True,
+    ) -> None:
+        super().__init__(name, Strategy.LATE_INTERACTION, model, Limits(max_chunk_documents=256), scheduling)
         load = model.load
         keeps = isinstance(load, Load) and (load.vector_bytes > 0 or load.vector_file is not None)
         self._warm: set[bytes] = set()
@@ -96,23 +104,22 @@ class LateInteraction(LocalReranker):
             await asyncio.wait({self._warmer})
         await super().close()
 
-    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
+    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, turn: Turn) -> Scored:
         query = self._query_text(query)
         parcels = tuple(
             (document.digest, None if document.digest in self._warm else self._document_text(document))
             for document in documents
         )
-        answer = await self._call(ScoreLate(query, parcels), tokens, deadline)
-        queue_ms, compute_ms = answer.queue_ms, answer.compute_ms
+        answer = await self._call(ScoreLate(query, parcels), tokens, turn)
+        compute_ms = answer.compute_ms
         if answer.result.missing:
             # Evicted by a call that was before this one in the queue. With all texts nothing can be missing.
             parcels = tuple((document.digest, self._document_text(document)) for document in documents)
-            answer = await self._call(ScoreLate(query, parcels), tokens, deadline)
-            queue_ms += answer.queue_ms
+            answer = await self._call(ScoreLate(query, parcels), tokens, turn)
             compute_ms += answer.compute_ms
         self._keep_query(query)
         result = answer.result
-        return Scored(result.scores, result.tokens, result.warm, queue_ms, compute_ms)
+        return Scored(result.scores, result.tokens, result.warm, compute_ms=compute_ms)
 
     def _keep_query(self, query: str) -> None:
         """Mirror which queries' vectors the child keeps."""
@@ -125,7 +132,7 @@ class LateInteraction(LocalReranker):
         """Encodes remembered documents, one at a time: a request waits for one of them at most."""
         while True:
             await self._cold_arrived.wait()
-            await self._worker.quiet(QUIET_S)
+            await self._workers.quiet(QUIET_S)
             if not self._cold:
                 self._cold_arrived.clear()
                 continue
@@ -134,9 +141,9 @@ class LateInteraction(LocalReranker):
                 continue
             # A document that can't be encoded now is left cold: a request that needs it will say why.
             with contextlib.suppress(RerankerError):
-                await self._call(
-                    Encode(((digest, text),)), estimated_tokens(text, self._truncation.max_tokens), deadline=None
-                )
+                tokens = estimated_tokens(text, self._truncation.max_tokens)
+                async with self._own_turn(tokens) as turn:
+                    await self._call(Encode(((digest, text),)), tokens, turn)
 
     def _on_ready(self, ready: Ready) -> None:
         super()._on_ready(ready)

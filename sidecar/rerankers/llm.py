@@ -126,7 +126,11 @@ class LlmReranker:
         if not self._off and self._loading is None:
             self._loading = asyncio.create_task(self._load())
 
-    def queue_ms(self) -> float:
+    @property
+    def scheduler(self) -> None:
+        """None: calls run side by side."""
+
+    def queue_ms(self, end: float) -> float:
         """0: calls run side by side, and whatever queue the backend has is part of its own time."""
         return 0.0
 

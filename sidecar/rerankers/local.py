@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TypeVar
 
+from router.admission import Claim, Level
 from router.arms import Availability, Strategy, Work
 from router.latency import LatencyEstimator, LatencyPrior
 from sidecar.engines.batching import max_characters
 from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
 from sidecar.rerankers.loadable import Loadable
+from sidecar.scheduler import Scheduler, Scheduling, TooLateError, Turn
 from sidecar.worker_messages import Ready, Task
-from sidecar.worker_process import Patience, WorkerProcess
-from sidecar.worker_queue import Answer
+from sidecar.worker_pool import WorkerPool
+from sidecar.worker_process import Answer, Patience
 
 ResultT = TypeVar("ResultT")
 
-# Most model tokens in one call of the child. A chunk of the pipeline is far smaller; this cuts another caller's long
-# list, so that the child is free for others in between and no call comes near the hard limit.
+# Most model tokens in one call of the child, where the caller has not waited for a turn and so has not cut its list
+# into chunks: the child is free for others in between, and no call comes near the hard limit.
 MOST_TOKENS = 512
 PRIOR = LatencyPrior(base_ms=1.0, ms_per_token=0.3)  # only until the warm-up has reported
 
 
 class LocalReranker(ABC):
-    """A model run by a worker process.
+    """A model run by worker processes.
 
     A model that can't be used does not raise: `availability` is OFF with the reason, and the revision "unavailable".
     """
 
-    def __init__(self, name: str, strategy: Strategy, model: Loadable, limits: Limits) -> None:
+    def __init__(self, name: str, strategy: Strategy, model: Loadable, limits: Limits, scheduling: Scheduling) -> None:
         self._name = name
         self._strategy = strategy
         self._revision = model.revision
@@ -38,10 +42,11 @@ class LocalReranker(ABC):
         self._truncation = model.truncation
         self._samples: tuple[tuple[int, float], ...] = ()
         self._estimator = LatencyEstimator(PRIOR)
-        self._worker = WorkerProcess(
+        self._workers = WorkerPool(
             name,
             model.load,
             Patience(call_s=model.hard_limit_s, load_s=model.load_s),
+            scheduling,
             on_ready=self._on_ready,
             on_result=self._on_result,
         )
@@ -59,15 +64,20 @@ class LocalReranker(ABC):
     @property
     def pid(self) -> int | None:
         """The child's process id, for memory figures; None while there is no child."""
-        return self._worker.pid
+        return self._workers.pid
 
     def availability(self) -> Availability:
-        """The worker process's state."""
-        return self._worker.availability()
+        """The worker processes' state."""
+        return self._workers.availability()
 
-    def queue_ms(self) -> float:
-        """How long a call made now would wait."""
-        return self._worker.queue_ms()
+    @property
+    def scheduler(self) -> Scheduler:
+        """Who shares the workers out."""
+        return self._workers.scheduler
+
+    def queue_ms(self, end: float) -> float:
+        """How long work that is needed by ``end`` would wait."""
+        return self.scheduler.queue_ms(end)
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:
         """(tokens, milliseconds) of the child's warm-up; empty before it is READY."""
@@ -78,32 +88,39 @@ class LocalReranker(ABC):
 
     async def start(self) -> None:
         """Starts the child in the background."""
-        self._worker.start()
+        self._workers.start()
 
     async def close(self) -> None:
         """Ends the child."""
-        await self._worker.close()
+        await self._workers.close()
 
     async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:
         """Scores the documents; the instruction is ignored, these models can't follow one.
 
-        A list that is too long for one call is sent in several, and nothing more is sent once the caller is cancelled.
+        With a turn it is one call. Without, this waits for turns of its own, and a list that is too long for one call
+        goes in several; nothing more is sent once the caller is cancelled.
         Raises TimeoutError, NotReadyError or BackendError.
         """
-        deadline = time.monotonic() + timeout_s
         work = self.work(request.query, request.instruction, request.documents)
+        if request.turn is not None:
+            tokens = work.tokens_at(len(request.documents))
+            return await self._score_chunk(request.query, request.documents, tokens, request.turn)
+        end = time.monotonic() + timeout_s
         parts: list[Scored] = []
         unscored: set[int] = set()
+        queue_ms = 0.0
         for first, last in _cuts(work.tokens, self._limits.max_chunk_documents):
             tokens = sum(work.tokens[first:last]) + (work.fixed_tokens if first == 0 else 0)
-            part = await self._score_chunk(request.query, request.documents[first:last], tokens, deadline)
+            async with self._own_turn(tokens, end) as turn:
+                part = await self._score_chunk(request.query, request.documents[first:last], tokens, turn)
             parts.append(part)
             unscored.update(first + position for position in part.unscored)
+            queue_ms += turn.waited_ms
         return Scored(
             scores=tuple(score for part in parts for score in part.scores),
             tokens=sum(part.tokens for part in parts),
             cached=sum(part.cached for part in parts),
-            queue_ms=sum(part.queue_ms for part in parts),
+            queue_ms=queue_ms,
             compute_ms=sum(part.compute_ms for part in parts),
             unscored=frozenset(unscored),
         )
@@ -113,16 +130,32 @@ class LocalReranker(ABC):
         """What is still to compute."""
 
     @abstractmethod
-    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, deadline: float) -> Scored:
+    async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, turn: Turn) -> Scored:
         """Scores what fits into one call. ``tokens`` is its estimated work."""
 
-    async def _call(self, task: Task[ResultT], tokens: int, deadline: float | None) -> Answer[ResultT]:
-        """One call of the child, which also teaches the estimate that `queue_ms` is made of."""
-        now = time.monotonic()
-        timeout_s = None if deadline is None else deadline - now
-        answer = await self._worker.call(task, timeout_s, self._estimator.predict(tokens, now).p50_ms)
+    async def _call(self, task: Task[ResultT], tokens: int, turn: Turn) -> Answer[ResultT]:
+        """One call of a child, which also teaches the estimate that calls without a turn wait by."""
+        answer = await self._workers.call(task, turn)
         self._estimator.observe(tokens, answer.compute_ms, time.monotonic())
         return answer
+
+    @contextlib.asynccontextmanager
+    async def _own_turn(self, tokens: int, end: float = math.inf) -> AsyncIterator[Turn]:
+        """A turn for work that is needed by ``end``, or, without one, for work ahead of time, whenever nobody waits.
+
+        Raises TimeoutError or NotReadyError.
+        """
+        self._workers.check_ready()
+        needs_s = self._estimator.predict(tokens, time.monotonic()).p50_ms / 1e3
+        level = Level.IDLE if end == math.inf else Level.OPTIONAL
+        with self.scheduler.squeeze_in(Claim(level, end, needs_s, arrived=time.monotonic())) as place:
+            try:
+                turn = await place.next_turn(level, needs_s)
+            except TooLateError as error:
+                raise TimeoutError from error
+            with turn:
+                turn.expected_s = needs_s
+                yield turn
 
     def _query_text(self, query: str) -> str:
         return query[: max_characters(self._truncation.query_max_tokens)]

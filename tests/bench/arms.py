@@ -44,8 +44,10 @@ def forced(reranker: str, query: str, texts: Sequence[str]) -> pb.RerankRequest:
     return request
 
 
-def settle(connection: Connection) -> Arms:
+def settle(connection: Connection, left_out: Sequence[str] = ()) -> Arms:
     """Wait until every local arm has scored something or has said that it is off; nothing loads any more then.
+
+    ``left_out`` are those that the sidecar was started without.
 
     Raises BenchError, with the arm and its reason, when one does neither in time.
     """
@@ -53,6 +55,8 @@ def settle(connection: Connection) -> Arms:
     ready, off = [], []
     for name, configured in Settings().rerankers.items():
         if not isinstance(configured, OnnxCrossEncoder | OnnxLateInteraction) or not configured.enabled:
+            continue
+        if name in left_out:
             continue
         try:
             while (waiting := _not_yet(connection, name)) is not None:

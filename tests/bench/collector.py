@@ -22,6 +22,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._exports: list[bytes] = []
+        self._metrics = b""
         self._server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
         for service in _SERVICES:
             self._server.add_generic_rpc_handlers((self._handler(service),))
@@ -31,6 +32,11 @@ class Collector:
     def environment(self) -> dict[str, str]:
         """What a sidecar needs to export traces and metrics to here."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self._port}"}
+
+    @property
+    def latest_metrics(self) -> bytes:
+        """The last ExportMetricsServiceRequest; empty before the first. Its sums and histograms are cumulative."""
+        return self._metrics
 
     def server_spans(self) -> int:
         """How many requests' server spans have come in so far."""
@@ -55,6 +61,8 @@ class Collector:
         def export(data: bytes, context: grpc.ServicerContext) -> bytes:
             if service == _TRACES:
                 self._exports.append(data)
+            else:
+                self._metrics = data
             return b""  # an Export*ServiceResponse without partial success
 
         return grpc.method_handlers_generic_handler(service, {"Export": grpc.unary_unary_rpc_method_handler(export)})

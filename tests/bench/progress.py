@@ -24,6 +24,7 @@ class Steps:
         )
         self._task: TaskID | None = None
         self._part = ""
+        self._step = ""
 
     def begin(self, part: str, total: int) -> None:
         """A new measurement of ``total`` steps."""
@@ -36,7 +37,13 @@ class Steps:
     def now(self, step: str) -> None:
         """What is being done now."""
         if self._task is not None:
-            self._bar.update(self._task, description=f"{self._part}: {step}", refresh=True)
+            self._step = f"{self._part}: {step}"
+            self._bar.update(self._task, description=self._step, refresh=True)
+
+    def at(self, seconds: float) -> None:
+        """How far the present step is, in seconds; for steps that take long."""
+        if self._task is not None:
+            self._bar.update(self._task, description=f"{self._step}, {seconds:.0f} s", refresh=True)
 
     def done(self) -> None:
         """One step is done."""

@@ -137,7 +137,7 @@ def test_limits(prompting: prompts.Prompting) -> None:
 def test_is_a_reranker() -> None:
     """It has everything that the protocol asks for; a remote model has no queue and nothing to warm up."""
     llm: Reranker = LlmReranker("grader")
-    assert llm.queue_ms() == 0.0
+    assert llm.queue_ms(0.0) == 0.0
     assert tuple(llm.warm_up_samples()) == ()
     llm.remember(REQUEST.documents)
     assert llm.identity.name == "grader"

@@ -1,0 +1,113 @@
+"""Who computes next, and who need not wait because it can't be in time. Pure: times are arguments, in seconds.
+
+Every request has a mandatory part, its first candidates, and an optional rest. In the order MANDATORY_FIRST:
+- Mandatory work goes by earliest deadline, which is optimal as long as everything can be in time (Liu and Layland,
+  1973), and a newcomer is admitted only if it and all that were admitted before it can be: without admission, earliest
+  deadline first collapses under overload, because it starts what is nearly late and ends it too late.
+- Optional work is done only while no mandatory work waits, so that under load everybody gets a little, not some all.
+FIFO and EDF know no parts and admit everybody; they are what one would do without this, and are kept to compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+class Order(StrEnum):
+    """Which of the waiting goes first."""
+
+    MANDATORY_FIRST = "mandatory_first"
+    EDF = "edf"
+    FIFO = "fifo"
+
+
+class Level(IntEnum):
+    """What kind of work it is; lower goes first."""
+
+    MANDATORY = 0
+    OPTIONAL = 1
+    IDLE = 2
+    """Nobody waits for it, such as work that is done ahead of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Work that waits or is under way.
+
+    ``end``: when it is needed; ``needs_s``: how long it will take, in the median; ``spare_s``: how much longer it may
+    take and must still be in time; ``arrived``: when its request came. Both moments are of one clock.
+    """
+
+    level: Level
+    end: float
+    needs_s: float
+    spare_s: float = 0.0
+    arrived: float = 0.0
+
+
+def urgency(order: Order, claim: Claim) -> tuple[float, ...]:
+    """A sort key: the smallest goes first. Idle work comes last in every order."""
+    idle = claim.level is Level.IDLE
+    match order:
+        case Order.MANDATORY_FIRST:
+            return claim.level, claim.end, claim.arrived
+        case Order.EDF:
+            return idle, claim.end, claim.arrived
+        case Order.FIFO:
+            return idle, claim.arrived
+
+
+def wait_s(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, workers: int = 1) -> float:
+    """How long ``new`` would wait: for ``busy_s`` of work under way and for the ``claims`` that go before it.
+
+    Several workers are taken for one that is as many times faster, which is exact only for many short claims.
+    """
+    before = urgency(order, new)
+    ahead_s = sum(claim.needs_s for claim in claims if urgency(order, claim) <= before)
+    return (busy_s + ahead_s) / workers
+
+
+def admits(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, now: float, workers: int = 1) -> bool:
+    """Whether the mandatory ``new`` can be in time without making one of the mandatory ``claims`` late.
+
+    What is late anyway blocks nobody: it will not be started. FIFO and EDF admit everything.
+    """
+    if order is not Order.MANDATORY_FIRST:
+        return True
+    mandatory = [claim for claim in claims if claim.level is Level.MANDATORY]
+    queue = sorted([*mandatory, new], key=lambda claim: urgency(order, claim))
+    ends = now + busy_s / workers
+    joined = False  # whether ``new`` is in ``ends`` already
+    delay = new.needs_s / workers
+    for claim in queue:
+        claim_ends = ends + claim.needs_s / workers
+        if claim is new:
+            if claim_ends + claim.spare_s > claim.end:
+                return False
+            joined = True
+        elif joined and claim_ends > claim.end:
+            if claim_ends - delay <= claim.end:
+                return False  # it would have been in time
+            continue
+        elif claim_ends > claim.end:
+            continue
+        ends = claim_ends
+    return True
+
+
+def startable(order: Order, claims: Sequence[Claim], now: float) -> tuple[list[int], list[int]]:
+    """Positions of the claims that may be started, first things first, and of those that are too late.
+
+    MANDATORY_FIRST drops mandatory work that would end late as well; the others drop only what has expired.
+    """
+    late = [position for position, claim in enumerate(claims) if _is_late(order, claim, now)]
+    dropped = set(late)
+    rest = [position for position in range(len(claims)) if position not in dropped]
+    return sorted(rest, key=lambda position: urgency(order, claims[position])), late
+
+
+def _is_late(order: Order, claim: Claim, now: float) -> bool:
+    whole = order is Order.MANDATORY_FIRST and claim.level is Level.MANDATORY
+    return now + (claim.needs_s if whole else 0.0) > claim.end

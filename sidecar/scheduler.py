@@ -1,0 +1,218 @@
+"""Who computes next on the workers of one reranker: requests take turns, a chunk at a time.
+
+`router.admission` has the rules; here are the requests that wait, and the workers that become free. A turn is given
+only when a worker is free, so that a request decides what to compute when it knows how much time is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from router.admission import Claim, Level, Order, admits, startable, wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduling:
+    """How work is ordered. ``mandatory_documents``: a request's first candidates, which go before everything else."""
+
+    order: Order = Order.MANDATORY_FIRST
+    mandatory_documents: int = 16
+
+
+class Worker(Protocol):
+    """What computes."""
+
+    @property
+    def idle(self) -> bool:
+        """Ready, and nothing under way."""
+        ...
+
+    @property
+    def computed_ms(self) -> float:
+        """What it has computed since the start."""
+        ...
+
+
+class TooLateError(Exception):
+    """The work can't be done in time any more, or could not even when it came: others are before it."""
+
+
+class Turn:
+    """The right to use one worker. A context manager; a call that is still under way when it ends keeps the worker."""
+
+    def __init__(self, scheduler: Scheduler, place: Place, worker: Worker, now: float) -> None:
+        self._scheduler = scheduler
+        self.place = place
+        self.worker = worker
+        self.began = now
+        self.waited_ms = (now - place.asked_at) * 1e3
+        self.ended = False
+        self.expected_s = 0.0
+        """How long the worker will be busy, as soon as the holder knows."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """The worker is free for others: at once, or when the call under way has ended."""
+        self.ended = True
+        self._scheduler.look()
+
+    def left_s(self, now: float) -> float:
+        """What the worker still needs. Late by x, it is expected to need x more: a hung one looks ever busier."""
+        return abs(self.began + self.expected_s - now)
+
+
+class Place:
+    """One request's place in the queue, from its first wish to its last chunk. A context manager."""
+
+    def __init__(self, scheduler: Scheduler, claim: Claim) -> None:
+        self._scheduler = scheduler
+        self.claim = claim
+        self.turn: asyncio.Future[Turn] | None = None  # what it waits for
+        self.asked_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scheduler.leave(self)
+
+    async def next_turn(self, level: Level, needs_s: float) -> Turn:
+        """Waits for a worker. ``needs_s`` is what is left to compute of this level.
+
+        Raises TooLateError when it can't be in time any more, TimeoutError at its end, and what the workers died of.
+        """
+        self.claim = replace(self.claim, level=level, needs_s=needs_s)
+        return await self._scheduler.wait(self)
+
+
+class Scheduler:
+    """The queue of one reranker. All of it runs on the event loop; nothing blocks."""
+
+    def __init__(self, workers: Sequence[Worker], scheduling: Scheduling) -> None:
+        self.scheduling = scheduling
+        self._workers = workers
+        self._places: dict[Place, None] = {}  # in order of arrival
+        self._turns: dict[Worker, Turn] = {}  # also those that ended while their worker was still busy
+        self._planned = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a turn."""
+        return sum(place.turn is not None for place in self._places)
+
+    @property
+    def computed_ms(self) -> float:
+        """What the workers have computed since the start, for whomever."""
+        return sum(worker.computed_ms for worker in self._workers)
+
+    def mandatory(self, documents: int) -> int:
+        """How many of a request's ``documents`` are its mandatory part."""
+        own = self.scheduling.order is Order.MANDATORY_FIRST
+        return min(documents, self.scheduling.mandatory_documents) if own else documents
+
+    def queue_ms(self, end: float) -> float:
+        """How long mandatory work that must be done by ``end`` would wait before it starts."""
+        now = asyncio.get_running_loop().time()
+        newcomer = Claim(Level.MANDATORY, end, 0.0, arrived=now)
+        order = self.scheduling.order
+        return 1e3 * wait_s(order, self._claims(), newcomer, self._busy_s(now), len(self._workers))
+
+    def join(self, claim: Claim) -> Place:
+        """A place for a request whose mandatory part is ``claim``. Raises TooLateError where it can't be in time."""
+        now = asyncio.get_running_loop().time()
+        order = self.scheduling.order
+        if not admits(order, self._claims(), claim, self._busy_s(now), now, len(self._workers)):
+            raise TooLateError
+        return self.squeeze_in(claim)
+
+    def squeeze_in(self, claim: Claim) -> Place:
+        """A place without being asked whether there is time: for work that is not a request's."""
+        place = Place(self, claim)
+        self._places[place] = None
+        return place
+
+    def leave(self, place: Place) -> None:
+        """The request is done, or its caller has gone."""
+        self._places.pop(place, None)
+
+    async def wait(self, place: Place) -> Turn:
+        """See `Place.next_turn`."""
+        loop = asyncio.get_running_loop()
+        place.asked_at = loop.time()
+        place.turn = loop.create_future()
+        self.look()
+        end = None if place.claim.level is Level.IDLE else place.claim.end
+        try:
+            async with asyncio.timeout_at(end):
+                return await place.turn
+        except (TimeoutError, asyncio.CancelledError):
+            # The turn may have been given in the same moment.
+            if place.turn.done() and not place.turn.cancelled() and place.turn.exception() is None:
+                place.turn.result().end()
+            raise
+        finally:
+            place.turn = None
+
+    def look(self) -> None:
+        """Something has changed: somebody came, or a worker became free.
+
+        The turn is given a moment later, so that a request whose chunk has just ended is asked, too.
+        """
+        if not self._planned:
+            self._planned = True
+            asyncio.get_running_loop().call_soon(self._give)
+
+    def fail(self, error: Exception) -> None:
+        """No worker is left: everybody who waits is told."""
+        for place in self._places:
+            if place.turn is not None and not place.turn.done():
+                place.turn.set_exception(error)
+
+    def _give(self) -> None:
+        self._planned = False
+        now = asyncio.get_running_loop().time()
+        waiting = [place for place in self._places if place.turn is not None and not place.turn.done()]
+        first, late = startable(self.scheduling.order, [place.claim for place in waiting], now)
+        for position in late:
+            _answer(waiting[position]).set_exception(TooLateError())
+        for worker, position in zip(self._free(), first, strict=False):
+            place = waiting[position]
+            turn = Turn(self, place, worker, now)
+            self._turns[worker] = turn
+            _answer(place).set_result(turn)
+
+    def _free(self) -> list[Worker]:
+        for worker, turn in tuple(self._turns.items()):
+            if turn.ended and worker.idle:
+                del self._turns[worker]
+        return [worker for worker in self._workers if worker.idle and worker not in self._turns]
+
+    def _claims(self) -> list[Claim]:
+        """What everybody still needs, without what is under way."""
+        under_way = {turn.place: turn.expected_s for turn in self._turns.values() if not turn.ended}
+        return [
+            replace(place.claim, needs_s=max(0.0, place.claim.needs_s - under_way.get(place, 0.0)))
+            for place in self._places
+        ]
+
+    def _busy_s(self, now: float) -> float:
+        return sum(turn.left_s(now) for turn in self._turns.values() if not (turn.ended and turn.worker.idle))
+
+
+def _answer(place: Place) -> asyncio.Future[Turn]:
+    if place.turn is None:
+        raise RuntimeError("only a place that waits is given a turn")
+    return place.turn

@@ -1,0 +1,92 @@
+"""The worker processes of one model, and the queue of those who want to use them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from router.arms import Availability, State
+from sidecar.engines.manifest import ModelError
+from sidecar.rerankers.base import NotReadyError
+from sidecar.scheduler import Scheduler, Scheduling, Turn
+from sidecar.worker_messages import Load, Ready, Task
+from sidecar.worker_process import Answer, Patience, WorkerProcess
+
+ResultT = TypeVar("ResultT")
+_BEST_FIRST = (State.READY, State.WARMING, State.OFF)
+
+
+class WorkerPool:
+    """``count`` children that run the same model; each takes one call at a time, `scheduler` says whose.
+
+    The other arguments are those of `WorkerProcess`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Load | ModelError,
+        patience: Patience,
+        scheduling: Scheduling,
+        *,
+        on_ready: Callable[[Ready], None],
+        on_result: Callable[[object], None],
+        count: int = 1,
+    ) -> None:
+        self._name = name
+        self._processes = tuple(
+            WorkerProcess(
+                name,
+                load,
+                patience,
+                on_ready=on_ready,
+                on_result=on_result,
+                on_free=self._look,
+                on_down=self._one_is_down,
+            )
+            for _ in range(count)
+        )
+        self.scheduler = Scheduler(self._processes, scheduling)
+
+    @property
+    def pid(self) -> int | None:
+        """The first child's process id; None while there is no child."""
+        return self._processes[0].pid
+
+    def availability(self) -> Availability:
+        """READY when one child is; otherwise the state of the one that is nearest to it."""
+        states = [process.availability() for process in self._processes]
+        return min(states, key=lambda availability: _BEST_FIRST.index(availability.state))
+
+    def check_ready(self) -> None:
+        """Raises NotReadyError, with the reason, when no child can take calls."""
+        availability = self.availability()
+        if availability.state is not State.READY:
+            raise NotReadyError(f"{self._name}: {availability.detail}")
+
+    def start(self) -> None:
+        """Starts the children in the background."""
+        for process in self._processes:
+            process.start()
+
+    async def call(self, task: Task[ResultT], turn: Turn) -> Answer[ResultT]:
+        """One call of the turn's child, until the end of the turn's claim; see `WorkerProcess.call`."""
+        (process,) = (process for process in self._processes if process is turn.worker)
+        end = turn.place.claim.end
+        return await process.call(task, None if end == float("inf") else end - asyncio.get_running_loop().time())
+
+    async def quiet(self, seconds: float) -> None:
+        """Returns once the first child is ready and has had nothing to do for ``seconds``."""
+        await self._processes[0].quiet(seconds)
+
+    async def close(self) -> None:
+        """Ends the children. Idempotent."""
+        await asyncio.gather(*(process.close() for process in self._processes))
+
+    def _look(self) -> None:
+        self.scheduler.look()
+
+    def _one_is_down(self, error: Exception) -> None:
+        if self.availability().state is not State.READY:
+            self.scheduler.fail(error)

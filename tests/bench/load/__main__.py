@@ -1,0 +1,101 @@
+"""``python -m tests.bench.load``: find the capacity, load the sidecar, show tables, draw, write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from tests.bench.load.measure import FACTORS, ORDERS, Bench, Durations, split_cpus
+from tests.bench.load.plot import draw
+from tests.bench.load.report import LoadReport, show, show_figures
+from tests.bench.load.traffic import Traffic
+from tests.bench.progress import Steps
+from tests.bench.report import BenchError, prepare
+
+_OUT = Path("build/bench/load.json")
+_LOG_WIDTH = 200
+_EXIT_FAILURE = 1
+_EXIT_INTERRUPTED = 130
+# Of the whole time: what a trial of the capacity, a rate and a part of the step take.
+_TRIAL_SHARE, _RATE_SHARE, _STEP_SHARE = 0.012, 0.035, 0.025
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 when everything was measured; whether the figures are good is for the reader."""
+    parsed = _parser().parse_args(arguments)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_LOG_WIDTH)
+    # A SIGTERM takes the way of Ctrl-C: through every `finally`, so that no child is left.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        prepare(parsed.out)
+        report = _measure(console, parsed)
+        show_figures(console, report)
+        report.write(parsed.out)
+        draw(parsed.out.with_suffix(".png"), report.runs, report.capacity_per_s)
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing was written")
+        return _EXIT_INTERRUPTED
+    except BenchError as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return _EXIT_FAILURE
+    console.print(f"written to {parsed.out} and its .png; took {report.took_s:.0f} s", highlight=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.load",
+        description="Load the sidecar at 0.5 to 10 times its capacity and show what callers get, beside the same "
+        "sidecar with its work in order of arrival (fifo) and of deadline (edf).",
+    )
+    parser.add_argument("--minutes", type=_minutes, default=8.0, help="about how long it takes (default: %(default)g)")
+    parser.add_argument("--quick", action="store_true", help="two minutes, for a first look: --minutes 2")
+    parser.add_argument(
+        "--order", action="append", choices=tuple(ORDERS), help="only this order of work; can be repeated"
+    )
+    parser.add_argument(
+        "--factor", action="append", type=float, choices=FACTORS, help="only this multiple of the capacity; repeatable"
+    )
+    parser.add_argument("--capacity", type=float, metavar="PER_S", help="take this capacity instead of finding it")
+    parser.add_argument("--out", type=Path, default=_OUT, metavar="FILE", help="default: %(default)s, plot beside it")
+    return parser
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not minutes >= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is too short; take 1 or more")
+    return minutes
+
+
+def _measure(console: Console, parsed: argparse.Namespace) -> LoadReport:
+    seconds = 60.0 * (2.0 if parsed.quick else parsed.minutes)
+    durations = Durations(_TRIAL_SHARE * seconds, _RATE_SHARE * seconds, _STEP_SHARE * seconds)
+    began = time.monotonic()
+    cpus = split_cpus()
+    with tempfile.TemporaryDirectory(prefix="millirank-load-") as folder, Steps(console) as steps:
+        bench = Bench(Path(folder), steps, Traffic(), durations, cpus)
+        capacity = parsed.capacity or bench.capacity()
+        runs = {}
+        for name in parsed.order or ORDERS:
+            runs[name] = bench.run(name, {**ORDERS[name]}, capacity, parsed.factor or FACTORS)
+            show(console, name, runs[name])
+    return LoadReport(capacity, runs, cpus, durations, time.monotonic() - began)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
