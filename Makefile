@@ -62,6 +62,10 @@ bench-rerankers: $(VENV)/embedded ## measure the rerankers against what one woul
 bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build/bench/sidecar.json
 	$(BIN)/python -m tests.bench
 
+.PHONY: bench-load
+bench-load: $(VENV)/dev ## find the capacity, then load the sidecar at 0.5 to 10 times that; writes build/bench/load.json and .png
+	$(BIN)/python -m tests.bench.load $(if $(MINUTES),--minutes $(MINUTES))
+
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
 SERVICES := millirank/v1/rerank_service.proto millirank/v1/admin_service.proto
 PROTOS := millirank/v1/decision.proto $(SERVICES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeAlias, TypeVar
@@ -75,7 +74,7 @@ class AdminService:
             availability, revision, queue_ms = Availability(State.OFF, fix), "", 0.0
         else:
             availability, revision = running.availability(), running.identity.revision
-            queue_ms = running.queue_ms(math.inf) if availability.state is State.READY else 0.0
+            queue_ms = running.queue_ms() if availability.state is State.READY else 0.0
         return pb.Reranker(
             name=name,
             strategy=f"STRATEGY_{configured.strategy.upper()}",

@@ -7,6 +7,7 @@ only when a worker is free, so that a request decides what to compute when it kn
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -123,7 +124,7 @@ class Scheduler:
         own = self.scheduling.order is Order.MANDATORY_FIRST
         return min(documents, self.scheduling.mandatory_documents) if own else documents
 
-    def queue_ms(self, end: float) -> float:
+    def queue_ms(self, end: float = math.inf) -> float:
         """How long mandatory work that must be done by ``end`` would wait before it starts."""
         now = asyncio.get_running_loop().time()
         newcomer = Claim(Level.MANDATORY, end, 0.0, arrived=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -150,10 +151,10 @@ class Reranker(Protocol):
         """Begin loading in the background; returns at once. `availability` turns READY when it can score."""
         ...
 
-    def queue_ms(self, end: float) -> float:
+    def queue_ms(self, end: float = math.inf) -> float:
         """How long work that comes now and must be done by ``end`` would wait for the work before it, in milliseconds.
 
-        ``end`` is in seconds on the monotonic clock.
+        ``end`` is in seconds on the monotonic clock; by default it waits for everybody.
         """
         ...
 

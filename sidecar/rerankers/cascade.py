@@ -152,7 +152,7 @@ class CascadeReranker:
     def scheduler(self) -> None:
         """None: each stage waits for its own turns."""
 
-    def queue_ms(self, end: float) -> float:
+    def queue_ms(self, end: float = math.inf) -> float:
         """Both stages' queues."""
         return self._first.queue_ms(end) + self._second.queue_ms(end)
 

@@ -87,7 +87,7 @@ class KeptScores:
         """That of the reranker inside."""
         return self._inner.scheduler
 
-    def queue_ms(self, end: float) -> float:
+    def queue_ms(self, end: float = math.inf) -> float:
         """That of the reranker inside."""
         return self._inner.queue_ms(end)
 

@@ -10,6 +10,7 @@ Not for models that reason first: they refuse temperature 0 or spend the complet
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -130,7 +131,7 @@ class LlmReranker:
     def scheduler(self) -> None:
         """None: calls run side by side."""
 
-    def queue_ms(self, end: float) -> float:
+    def queue_ms(self, end: float = math.inf) -> float:
         """0: calls run side by side, and whatever queue the backend has is part of its own time."""
         return 0.0
 

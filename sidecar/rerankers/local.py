@@ -75,7 +75,7 @@ class LocalReranker(ABC):
         """Who shares the workers out."""
         return self._workers.scheduler
 
-    def queue_ms(self, end: float) -> float:
+    def queue_ms(self, end: float = math.inf) -> float:
         """How long work that is needed by ``end`` would wait."""
         return self.scheduler.queue_ms(end)
 

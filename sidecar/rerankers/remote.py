@@ -7,6 +7,7 @@ are not cut into small chunks as for a local model: each would pay for a round t
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -117,7 +118,7 @@ class HttpReranker:
     def scheduler(self) -> None:
         """None: calls run side by side."""
 
-    def queue_ms(self, end: float) -> float:
+    def queue_ms(self, end: float = math.inf) -> float:
         """0: calls run side by side, and whatever queue the pool has is part of its own time."""
         return 0.0
 
