@@ -37,13 +37,15 @@ class Claim:
     """Work that waits or is under way.
 
     ``end``: when it is needed; ``needs_s``: how long it will take, in the median; ``spare_s``: how much longer it may
-    take and must still be in time; ``arrived``: when its request came. Both moments are of one clock.
+    take and must still be in time; ``least_s``: how long the least takes that is worth starting; ``arrived``: when its
+    request came. Both moments are of one clock.
     """
 
     level: Level
     end: float
     needs_s: float
     spare_s: float = 0.0
+    least_s: float = 0.0
     arrived: float = 0.0
 
 
@@ -98,16 +100,17 @@ def admits(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, now
 
 
 def startable(order: Order, claims: Sequence[Claim], now: float) -> tuple[list[int], list[int]]:
-    """Positions of the claims that may be started, first things first, and of those that are too late.
-
-    MANDATORY_FIRST drops mandatory work that would end late as well; the others drop only what has expired.
-    """
-    late = [position for position, claim in enumerate(claims) if _is_late(order, claim, now)]
+    """Positions of the claims that may be started, first things first, and of those that are too late."""
+    late = [position for position, claim in enumerate(claims) if now > latest_start(order, claim)]
     dropped = set(late)
     rest = [position for position in range(len(claims)) if position not in dropped]
     return sorted(rest, key=lambda position: urgency(order, claims[position])), late
 
 
-def _is_late(order: Order, claim: Claim, now: float) -> bool:
+def latest_start(order: Order, claim: Claim) -> float:
+    """When work that has not been started by then is too late.
+
+    MANDATORY_FIRST does not start a mandatory part that would end late; otherwise something of it may still fit.
+    """
     whole = order is Order.MANDATORY_FIRST and claim.level is Level.MANDATORY
-    return now + (claim.needs_s if whole else 0.0) > claim.end
+    return claim.end - (claim.needs_s if whole else claim.least_s)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
 
-from sidecar import assemble_records, assemble_rerankers, loop_lag
+from sidecar import assemble_records, assemble_rerankers
 from sidecar import telemetry as telemetry_setup
 from sidecar.admin_server import AdminServer
 from sidecar.admin_service import AdminService
 from sidecar.cache import ResultCache
 from sidecar.decision_log import DecisionLog
 from sidecar.estimates import Estimates
+from sidecar.loop_lag import LoopLag
 from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
 from sidecar.profile_watch import ProfileWatch
@@ -43,6 +44,7 @@ class Sidecar:
     http: HttpServer | None
     profile_watch: ProfileWatch
     logs: Sequence[DecisionLog | ShadowLog]
+    loop_lag: LoopLag
     telemetry: Telemetry
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -56,9 +58,8 @@ class Sidecar:
         self._tasks.append(asyncio.create_task(self.profile_watch.run(), name="watch profiles"))
         for reranker in self.rerankers.values():
             await reranker.start()
-        if self.telemetry.measures:
-            lag = self.telemetry.metrics.loop_lag
-            self._tasks.append(asyncio.create_task(loop_lag.watch(lag), name="watch loop lag"))
+        lag = self.loop_lag.watch(self.telemetry.metrics.loop_lag)
+        self._tasks.append(asyncio.create_task(lag, name="watch loop lag"))
         return addresses
 
     async def stop(self) -> None:
@@ -89,6 +90,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     rerankers = assemble_rerankers.build(settings, environment, profiles.default, telemetry.tracer)
     decision_log = assemble_records.decision_log(settings.decision_log, lambda: watch.current, telemetry.metrics)
     shadow, shadow_log = assemble_records.shadow(settings.shadow, rerankers, telemetry.tracer, telemetry.metrics)
+    loop_lag = LoopLag()
     estimates = Estimates(rerankers, profiles.default, time.monotonic)
     planner = Planner(
         rerankers=rerankers,
@@ -102,6 +104,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         budget=settings.budget,
         tracer=telemetry.tracer,
         decision_log=decision_log,
+        loop_lag=loop_lag,
     )
     watch.follow(planner.use)
     watch.follow(lambda changed: estimates.use(changed.default))
@@ -130,4 +133,4 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
             pipeline, tuple(rerankers), settings.listen, settings.limits, telemetry.tracer, telemetry.metrics
         )
     logs = [log for log in (decision_log, shadow_log) if log is not None]
-    return Sidecar(settings, pipeline, rerankers, server, admin, http, watch, logs, telemetry)
+    return Sidecar(settings, pipeline, rerankers, server, admin, http, watch, logs, loop_lag, telemetry)

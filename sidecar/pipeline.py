@@ -155,7 +155,7 @@ class Pipeline:
     async def _outcome(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
         decision = plan.explanation.decision
         if decision.strategy is Strategy.NONE:
-            return _first_stage(request, _why_nothing(decision, plan.documents)), CacheStatus.MISS
+            return _first_stage(request, _why_nothing(plan)), CacheStatus.MISS
         if self.draining:
             draining = Degradation(DegradationReason.DRAINING, "the sidecar is shutting down")
             return _first_stage(request, draining), CacheStatus.MISS
@@ -274,13 +274,18 @@ class Pipeline:
         task.add_done_callback(self._observed.discard)
 
 
-def _why_nothing(decision: Decision, documents: Sequence[Document]) -> Degradation | None:
+def _why_nothing(plan: Plan) -> Degradation | None:
     """NONE is a degradation only where something better was wanted and could not be had."""
+    decision = plan.explanation.decision
+    if plan.overloaded:
+        return Degradation(
+            DegradationReason.OVERLOADED, "no arm that is expected to help fits the time behind those who wait already"
+        )
     if decision.reason is Reason.BUDGET_TOO_SMALL:
         return Degradation(
             DegradationReason.BUDGET_TOO_SMALL, "no arm that is expected to help fits the time or the price"
         )
-    if decision.reason is Reason.NO_GAIN and any(not document.text for document in documents):
+    if decision.reason is Reason.NO_GAIN and any(not document.text for document in plan.documents):
         return Degradation(
             DegradationReason.INDEX_UNAVAILABLE, "documents have no text, and no index that is ready holds them all"
         )

@@ -14,11 +14,12 @@ from opentelemetry.trace import INVALID_SPAN, Span, Tracer
 
 from router.arms import State, Strategy, Work
 from router.budget import Budget, spendable
-from router.policy import Decision, Reason, RerankerView, choose
+from router.policy import Decision, Reason, RerankerView, Verdict, choose
 from router.profile import Profile
 from router.traits import Traits, extract
 from sidecar.decision_log import Asked, DecisionLog
 from sidecar.estimates import Estimates
+from sidecar.loop_lag import LoopLag
 from sidecar.messages import Explanation, Request, new_id
 from sidecar.profiles import Profiles
 from sidecar.rerankers.base import Document, Reranker
@@ -33,7 +34,10 @@ _NO_WORK = Work(tokens=())
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done for one request. ``end`` is when it must be done, in seconds on the monotonic clock."""
+    """What is to be done for one request. ``end`` is when it must be done, in seconds on the monotonic clock.
+
+    ``overloaded``: nothing is, but without those who are before it in a queue an arm would have fitted.
+    """
 
     explanation: Explanation
     profile: Profile
@@ -41,6 +45,7 @@ class Plan:
     work: Mapping[str, Work]
     end: float
     route_ms: float
+    overloaded: bool = False
 
 
 class Planner:
@@ -57,6 +62,7 @@ class Planner:
         tracer: Tracer,
         clock: Callable[[], float] = time.monotonic,
         decision_log: DecisionLog | None = None,
+        loop_lag: LoopLag | None = None,
     ) -> None:
         self._rerankers = rerankers
         self._assumed_gains = assumed_gains
@@ -66,6 +72,7 @@ class Planner:
         self._tracer = tracer
         self._clock = clock
         self._decision_log = decision_log
+        self._loop_lag = loop_lag or LoopLag()
 
     def use(self, profiles: Profiles) -> None:
         """Decide with these from now on; a plan that was made before keeps the profile that it was made with."""
@@ -76,7 +83,9 @@ class Planner:
         # Where models are out of the question there is nothing to weigh: no span, no digests, nobody is asked.
         open_question = mode is not Mode.OFF and request.routing.strategy not in (Strategy.NONE, Strategy.SIGNALS)
         with self._route_span() if open_question else contextlib.nullcontext(INVALID_SPAN) as span:
-            budget = spendable(request.budget_ms, deadline_left_ms, self._budget.default_ms, self._budget.reserve_ms)
+            # The loop that is late now will be late, too, when the answer is to be sent.
+            reserve_ms = self._budget.reserve_ms + self._loop_lag.recent_ms
+            budget = spendable(request.budget_ms, deadline_left_ms, self._budget.default_ms, reserve_ms)
             end = arrived + budget.spendable_ms / 1e3
             profile = self._profiles.select(request.corpus)
             traits = _traits(request)
@@ -101,7 +110,16 @@ class Planner:
             )
             if span.is_recording():
                 _describe(span, explanation, budget)
-        return Plan(explanation, profile, documents, work, end, (self._clock() - arrived) * 1e3)
+        overloaded = decision.reason is Reason.BUDGET_TOO_SMALL and self._fits_without_queue(decision, end)
+        return Plan(explanation, profile, documents, work, end, (self._clock() - arrived) * 1e3, overloaded)
+
+    def _fits_without_queue(self, decision: Decision, end: float) -> bool:
+        left_ms = (end - self._clock()) * 1e3
+        return any(
+            arm.verdict is Verdict.OVER_BUDGET and arm.p95_ms - self._rerankers[arm.reranker].queue_ms(end) <= left_ms
+            for arm in decision.considered
+            if arm.reranker
+        )
 
     def _decide(
         self,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from router.admission import Claim, Level, Order, admits, startable, wait_s
+from router.admission import Claim, Level, Order, admits, latest_start, startable, wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,12 @@ class Place:
     ) -> None:
         self._scheduler.leave(self)
 
-    async def next_turn(self, level: Level, needs_s: float) -> Turn:
-        """Waits for a worker. ``needs_s`` is what is left to compute of this level.
+    async def next_turn(self, level: Level, needs_s: float, least_s: float = 0.0) -> Turn:
+        """Waits for a worker. ``needs_s`` is what is left to compute of this level, ``least_s`` what is worth a turn.
 
-        Raises TooLateError when it can't be in time any more, TimeoutError at its end, and what the workers died of.
+        Raises TooLateError as soon as it can't be in time any more, and what the workers died of.
         """
-        self.claim = replace(self.claim, level=level, needs_s=needs_s)
+        self.claim = replace(self.claim, level=level, needs_s=needs_s, least_s=least_s)
         return await self._scheduler.wait(self)
 
 
@@ -155,14 +155,16 @@ class Scheduler:
         place.asked_at = loop.time()
         place.turn = loop.create_future()
         self.look()
-        end = None if place.claim.level is Level.IDLE else place.claim.end
+        latest = None if place.claim.level is Level.IDLE else latest_start(self.scheduling.order, place.claim)
         try:
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout_at(latest):
                 return await place.turn
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, asyncio.CancelledError) as error:
             # The turn may have been given in the same moment.
             if place.turn.done() and not place.turn.cancelled() and place.turn.exception() is None:
                 place.turn.result().end()
+            if isinstance(error, TimeoutError):
+                raise TooLateError from error
             raise
         finally:
             place.turn = None

@@ -172,7 +172,7 @@ class _Scoring:
                     stack.enter_context(place)
                 while len(done.scores) < self._planned and done.degradation is None:
                     await self._chunk(place)
-        except (TooLateError, TimeoutError):
+        except TooLateError:
             done.degradation = self._out_of_time(queued=True)
         except RerankerError as error:  # no worker is left
             done.degradation = Degradation(_reason(type(error)), str(error))
@@ -209,7 +209,7 @@ class _Scoring:
         )
 
     async def _chunk(self, place: Place | None) -> None:
-        """One chunk, when its turn has come. Raises TooLateError or TimeoutError when that is not in time."""
+        """One chunk, when its turn has come. Raises TooLateError when that is not in time."""
         first = len(self._done.scores)
         mandatory = first < self._mandatory
         last = self._mandatory if mandatory else self._planned
@@ -219,7 +219,8 @@ class _Scoring:
                 level = Level.MANDATORY if mandatory else Level.OPTIONAL
                 asked = self._clock()
                 try:
-                    turn = stack.enter_context(await place.next_turn(level, self._p50_ms(first, last) / 1e3))
+                    needs_s, least_s = self._p50_ms(first, last) / 1e3, self._p95_ms(first, first + 1) / 1e3
+                    turn = stack.enter_context(await place.next_turn(level, needs_s, least_s))
                 finally:
                     self._done.waited_ms += (self._clock() - asked) * 1e3
             size = self._next_size(first, last)
@@ -261,6 +262,10 @@ class _Scoring:
     def _p50_ms(self, first: int, last: int) -> float:
         tokens = self._tokens(first, last)
         return self._estimator.predict(tokens, self._clock()).p50_ms if tokens else 0.0
+
+    def _p95_ms(self, first: int, last: int) -> float:
+        tokens = self._tokens(first, last)
+        return self._estimator.predict(tokens, self._clock()).p95_ms if tokens else 0.0
 
     def _tokens(self, first: int, last: int) -> int:
         return self._fixed(first) + sum(self._job.work.tokens[first:last])

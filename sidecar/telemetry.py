@@ -50,11 +50,6 @@ class Telemetry:
     _tracer_provider: TracerProvider | None
     _meter_provider: MeterProvider | None
 
-    @property
-    def measures(self) -> bool:
-        """Whether metrics go anywhere."""
-        return self._meter_provider is not None
-
     def close(self) -> None:
         """Export what is left. Blocks until that is done or the exporter's own timeout ends."""
         if self._tracer_provider is not None:

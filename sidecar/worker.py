@@ -15,6 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
+from sidecar import cpu_slice
 from sidecar.engines import models
 from sidecar.engines.manifest import ModelError
 from sidecar.engines.models import Model
@@ -105,6 +106,8 @@ def _end_with(parent: int) -> None:
 def main() -> int:
     """Serves until the parent says so or is gone. Returns the exit code."""
     _end_with(int(sys.argv[1]))
+    # Inherited is the event loop's, who is not to wait for this one.
+    cpu_slice.ask_for(cpu_slice.WORKER_MS)
     # The parent decides: Ctrl-C and a service manager's SIGTERM reach the whole group, but accepted calls are answered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from router.profile import ProfileError
-from sidecar import logs
+from sidecar import cpu_slice, logs
 from sidecar.listeners import ListenError
 from sidecar.security import SecurityError
 from sidecar.settings import Settings, SettingsError, load, to_toml
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         # The exporter's thread encodes spans; with the usual 5 ms it would hold up the event loop for longer than a
         # small budget lasts.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        cpu_slice.ask_for(cpu_slice.LOOP_MS)
         asyncio.run(_serve(settings))
     except (SettingsError, ProfileError, TelemetryError, ListenError, SecurityError) as error:
         sys.stderr.write(f"millirank serve: {error}\n")
