@@ -45,6 +45,16 @@ class UnauthenticatedError(Exception):
         )
 
 
+class MemoryBoundError(Exception):
+    """More is under way than memory is given to."""
+
+    def __init__(self, pending_bytes: int) -> None:
+        super().__init__(
+            f"requests of {pending_bytes:,} bytes are under way, and with this one they would be more than "
+            "limits.pending_bytes; retry after some are answered, or raise the limit"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What the caller gets instead of an answer."""
@@ -79,6 +89,9 @@ def to_failure(error: BaseException, request_id: str) -> Failure:
             return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "RERANKER_OFF", request_id)
         case UnauthenticatedError():
             return _failure(grpc.StatusCode.UNAUTHENTICATED, str(error), "TOKEN_MISSING_OR_WRONG", request_id)
+        case MemoryBoundError():
+            soon = RetryInfo(retry_delay=Duration(nanos=100_000_000))
+            return _failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), "MEMORY_BOUND", request_id, soon)
         case ProfileError():
             return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "PROFILE_REFUSED", request_id)
         case BusyError():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 import grpc
@@ -14,7 +15,7 @@ from opentelemetry import propagate
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from sidecar import wire
-from sidecar.errors import Failure, to_failure
+from sidecar.errors import Failure, MemoryBoundError, to_failure
 from sidecar.logs import place
 from sidecar.messages import Request
 from sidecar.pipeline import Pipeline
@@ -45,6 +46,7 @@ class RerankService:
         self._limits = limits
         self._tracer = tracer
         self._metrics = metrics
+        self._pending_bytes = 0
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server registers."""
@@ -86,9 +88,10 @@ class RerankService:
             set_status_on_exception=False,
         ) as span:
             try:
-                request = parse(data, self._limits)
-                request_id = request.request_id
-                response = await handle(request, left_ms, arrived, span)
+                with self._under_way(len(data)):
+                    request = parse(data, self._limits)
+                    request_id = request.request_id
+                    response = await handle(request, left_ms, arrived, span)
                 span.set_attribute("rpc.grpc.status_code", 0)
                 return response
             except asyncio.CancelledError as error:
@@ -101,6 +104,17 @@ class RerankService:
                 failure = self._failed(error, request_id, method, span)
         await context.abort(failure.code, failure.message, failure.trailing_metadata)
         raise AssertionError("abort raises")
+
+    @contextlib.contextmanager
+    def _under_way(self, size: int) -> Iterator[None]:
+        """Counts a request's bytes while it is served. Raises MemoryBoundError; a request alone is always served."""
+        if self._pending_bytes and self._pending_bytes + size > self._limits.pending_bytes:
+            raise MemoryBoundError(self._pending_bytes)
+        self._pending_bytes += size
+        try:
+            yield
+        finally:
+            self._pending_bytes -= size
 
     def _failed(self, error: BaseException, request_id: str, method: str, span: Span) -> Failure:
         # A request that could not be read has no id yet, and its caller needs one to quote.

@@ -88,6 +88,9 @@ class Limits(Section):
 
     wire_bytes: int = Field(4 * MIB, ge=1024, description="largest message; gRPC itself refuses larger ones")
     concurrent_requests: int = Field(512, ge=1, description="more at the same time get RESOURCE_EXHAUSTED")
+    pending_bytes: int = Field(
+        256 * MIB, ge=1024, description="size of all requests under way; more get RESOURCE_EXHAUSTED: the memory bound"
+    )
     documents: int = Field(1000, ge=1, le=10_000, description="candidates in one request")
     document_characters: int = Field(8192, ge=1, description="characters of a document that are used")
     query_characters: int = Field(2048, ge=1, description="longest query")
