@@ -167,6 +167,9 @@ def _options(configured: _Local) -> RunOptions:
         max_tokens=configured.max_tokens,
         nice=configured.nice,
         hard_limit_s=configured.chunk_hard_limit_s,
+        memory_bytes=configured.memory_bytes,
+        # Late interaction keeps vectors in its child: a second child would lack them.
+        workers=configured.workers if isinstance(configured, OnnxCrossEncoder | TorchCrossEncoder) else 1,
     )
     if not isinstance(configured, OnnxLateInteraction | TorchLateInteraction):
         return options

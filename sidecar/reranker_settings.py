@@ -33,7 +33,14 @@ class _LocalModel(_Reranker):
     threads: int = Field(0, ge=0, description="compute threads; 0: the usable CPUs less one for the event loop")
     max_tokens: int = Field(0, ge=0, description="tokens of a document that are read; 0: the model's default")
     nice: int = Field(10, ge=0, le=19, description="niceness of the child process")
+    memory_bytes: int = Field(
+        0, ge=0, description="what the child process may allocate, model included; 0: as much as the container has"
+    )
     chunk_hard_limit_s: float = Field(5.0, gt=0, description="a child that needs longer for one chunk is killed")
+
+
+class _Workers(Section):
+    workers: int = Field(1, ge=1, le=64, description="child processes that run the model side by side")
 
 
 class _OnnxModel(_LocalModel):
@@ -63,13 +70,13 @@ class _KeptVectors(Section):
     warm_idle: bool = Field(True, description="encode documents that were seen but not scored while nothing waits")
 
 
-class OnnxCrossEncoder(_OnnxModel):
+class OnnxCrossEncoder(_OnnxModel, _Workers):
     """A cross-encoder on ONNX Runtime: reads the query and each document together."""
 
     strategy: Literal["cross_encoder"] = "cross_encoder"
 
 
-class TorchCrossEncoder(_TorchModel):
+class TorchCrossEncoder(_TorchModel, _Workers):
     """Any Hugging Face cross-encoder, through sentence-transformers (extra ``torch``)."""
 
     strategy: Literal["cross_encoder"] = "cross_encoder"

@@ -10,7 +10,7 @@ import contextlib
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
 from opentelemetry.trace import Tracer
@@ -19,13 +19,10 @@ from router.admission import Claim, Level
 from router.arms import State, Work
 from router.fusion import all_finite
 from router.latency import LatencyEstimator
-from sidecar.messages import Degradation, DegradationReason, Usage
+from sidecar.messages import Degradation, DegradationReason
 from sidecar.rerankers.base import (
-    BackendError,
     BadOutputError,
-    CircuitOpenError,
     Document,
-    IndexUnavailableError,
     NotReadyError,
     Reranker,
     RerankerError,
@@ -33,35 +30,12 @@ from sidecar.rerankers.base import (
     ScoreRequest,
 )
 from sidecar.scheduler import Place, TooLateError, Turn
+from sidecar.scored_prefix import Failure, Progress, ScoredPrefix, reason_of
 
 # Small enough that a request in a hurry waits little, large enough that batching pays.
 TARGET_CHUNK_MS = 15.0
 # The mandatory part is not cut for less: two small chunks cost more than one that is a little too long.
 _LONGEST_TARGET = 1.5
-
-_REASONS: tuple[tuple[type[RerankerError], DegradationReason], ...] = (
-    (BadOutputError, DegradationReason.BAD_OUTPUT),
-    (NotReadyError, DegradationReason.NOT_READY),
-    (CircuitOpenError, DegradationReason.CIRCUIT_OPEN),
-    (IndexUnavailableError, DegradationReason.INDEX_UNAVAILABLE),
-    (BackendError, DegradationReason.BACKEND_ERROR),
-    (RerankerError, DegradationReason.BACKEND_ERROR),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredPrefix:
-    """Scores of the first ``len(scores)`` candidates, and why there are not more of them, if there should be.
-
-    ``unscored`` are positions among them that the model left out.
-    """
-
-    scores: tuple[float, ...]
-    unscored: frozenset[int]
-    degradation: Degradation | None
-    usage: Usage
-    queue_ms: float
-    score_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,60 +62,6 @@ async def score_prefix(
     return await _Scoring(job, reranker, estimator, tracer, clock).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A chunk without scores, and what its backend charges all the same."""
-
-    degradation: Degradation
-    micro_usd: float = 0.0
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What has been scored so far, what it took, and why it goes no further."""
-
-    scores: list[float] = field(default_factory=list)
-    unscored: set[int] = field(default_factory=set)
-    parts: list[Scored] = field(default_factory=list)
-    degradation: Degradation | None = None
-    waited_ms: float = 0.0
-    wasted_micro_usd: float = 0.0
-
-    def take(self, result: Scored | _Failure) -> None:
-        """Add a chunk, or give up."""
-        if isinstance(result, _Failure):
-            self.degradation = result.degradation
-            self.wasted_micro_usd = result.micro_usd
-            if result.degradation.reason is DegradationReason.BAD_OUTPUT:
-                # A model that answers nonsense once is not trusted for the chunks before either.
-                self.scores.clear()
-                self.unscored.clear()
-            return
-        first = len(self.scores)
-        self.scores.extend(result.scores)
-        self.unscored.update(first + position for position in result.unscored)
-        self.parts.append(result)
-        if result.shortfall:
-            self.degradation = Degradation(_reason(result.shortfall_error), result.shortfall)
-
-    def as_prefix(self) -> ScoredPrefix:
-        """The result."""
-        pairs = len(self.scores) - len(self.unscored)
-        return ScoredPrefix(
-            scores=tuple(self.scores),
-            unscored=frozenset(self.unscored),
-            degradation=self.degradation,
-            usage=Usage(
-                pairs=pairs,
-                cached_pairs=min(pairs, sum(part.cached for part in self.parts)),
-                tokens=sum(part.tokens for part in self.parts),
-                micro_usd=round(sum(part.micro_usd for part in self.parts) + self.wasted_micro_usd),
-            ),
-            queue_ms=self.waited_ms + sum(part.queue_ms for part in self.parts),
-            score_ms=sum(part.compute_ms for part in self.parts),
-        )
-
-
 class _Scoring:
     """One request at one reranker."""
 
@@ -160,7 +80,7 @@ class _Scoring:
         self._clock = clock
         self._planned = len(job.documents)
         self._mandatory = 0  # candidates that go before other requests' optional ones
-        self._done = _Progress()
+        self._done = Progress()
 
     async def run(self) -> ScoredPrefix:
         """Chunk after chunk."""
@@ -175,7 +95,7 @@ class _Scoring:
         except TooLateError:
             done.degradation = self._out_of_time(queued=True)
         except RerankerError as error:  # no worker is left
-            done.degradation = Degradation(_reason(type(error)), str(error))
+            done.degradation = Degradation(reason_of(type(error)), str(error))
         return done.as_prefix()
 
     def _join(self) -> Place | None:
@@ -290,7 +210,7 @@ class _Scoring:
         reason = DegradationReason.BUDGET_EXHAUSTED if first else DegradationReason.BUDGET_TOO_SMALL
         return Degradation(reason, f"{scored}{max(0.0, remaining_ms):.1f} ms left are too few")
 
-    async def _score(self, first: int, size: int, turn: Turn | None) -> Scored | _Failure:
+    async def _score(self, first: int, size: int, turn: Turn | None) -> Scored | Failure:
         job, reranker, estimator, clock = self._job, self._reranker, self._estimator, self._clock
         documents = job.documents[first : first + size]
         request = ScoreRequest(job.query, job.instruction, documents, job.use_cache, turn)
@@ -326,9 +246,9 @@ class _Scoring:
                 words = (
                     f"{identity.name} did not answer for {size} candidates within the {waited_ms:.1f} ms that were left"
                 )
-                failure = _Failure(Degradation(DegradationReason.BACKEND_TIMEOUT, words))
+                failure = Failure(Degradation(DegradationReason.BACKEND_TIMEOUT, words))
             except RerankerError as error:
-                failure = _Failure(Degradation(_reason(type(error)), str(error)), error.micro_usd)
+                failure = Failure(Degradation(reason_of(type(error)), str(error)), error.micro_usd)
             else:
                 span.set_attributes(
                     {
@@ -347,10 +267,3 @@ class _Scoring:
                 return scored
             span.set_attribute("millirank.degradation", failure.degradation.reason)
             return failure
-
-
-def _reason(error: type[RerankerError] | None) -> DegradationReason:
-    """What an error means for the answer; None stands for time that ran out."""
-    if error is None:
-        return DegradationReason.BUDGET_EXHAUSTED
-    return next(reason for kind, reason in _REASONS if issubclass(error, kind))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -74,12 +75,18 @@ def _serve(channel: Channel) -> int:
     if not isinstance(load, Load):
         return 0
     os.nice(load.niceness)
+    if load.memory_bytes:
+        # Private writable memory. Allocating more fails, and with it the call or the loading, but not the machine.
+        resource.setrlimit(resource.RLIMIT_DATA, (load.memory_bytes, load.memory_bytes))
     try:
         model = models.load(load)
         channel.send(Loaded())
         samples = model.warm_up()
     except ModelError as error:
         channel.send(Failed(str(error)))
+        return 1
+    except MemoryError:
+        channel.send(Failed(f"the model does not fit into memory_bytes ({load.memory_bytes:,}); raise it"))
         return 1
     except Exception as error:  # noqa: BLE001 - no user's text is in play yet, so that the message may be passed on
         channel.send(Failed(f"{type(error).__name__}: {error}"))

@@ -97,6 +97,7 @@ class Load:
     """First message to a child: which model, and how to run it.
 
     ``vector_bytes`` bounds the vectors in memory, ``vector_file_bytes`` those in the file; None: there is no file.
+    ``memory_bytes`` bounds what the child may allocate, model included; 0: nothing does.
     """
 
     spec: Spec
@@ -105,6 +106,7 @@ class Load:
     vector_bytes: int = 0
     vector_file: Path | None = None
     vector_file_bytes: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

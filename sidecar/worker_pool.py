@@ -35,7 +35,7 @@ class WorkerPool:
         count: int = 1,
     ) -> None:
         self._name = name
-        self._processes = tuple(
+        self.processes = tuple(
             WorkerProcess(
                 name,
                 load,
@@ -47,16 +47,16 @@ class WorkerPool:
             )
             for _ in range(count)
         )
-        self.scheduler = Scheduler(self._processes, scheduling)
+        self.scheduler = Scheduler(self.processes, scheduling)
 
     @property
     def pid(self) -> int | None:
         """The first child's process id; None while there is no child."""
-        return self._processes[0].pid
+        return self.processes[0].pid
 
     def availability(self) -> Availability:
         """READY when one child is; otherwise the state of the one that is nearest to it."""
-        states = [process.availability() for process in self._processes]
+        states = [process.availability() for process in self.processes]
         return min(states, key=lambda availability: _BEST_FIRST.index(availability.state))
 
     def check_ready(self) -> None:
@@ -67,22 +67,22 @@ class WorkerPool:
 
     def start(self) -> None:
         """Starts the children in the background."""
-        for process in self._processes:
+        for process in self.processes:
             process.start()
 
     async def call(self, task: Task[ResultT], turn: Turn) -> Answer[ResultT]:
         """One call of the turn's child, until the end of the turn's claim; see `WorkerProcess.call`."""
-        (process,) = (process for process in self._processes if process is turn.worker)
+        (process,) = (process for process in self.processes if process is turn.worker)
         end = turn.place.claim.end
         return await process.call(task, None if end == float("inf") else end - asyncio.get_running_loop().time())
 
     async def quiet(self, seconds: float) -> None:
         """Returns once the first child is ready and has had nothing to do for ``seconds``."""
-        await self._processes[0].quiet(seconds)
+        await self.processes[0].quiet(seconds)
 
     async def close(self) -> None:
         """Ends the children. Idempotent."""
-        await asyncio.gather(*(process.close() for process in self._processes))
+        await asyncio.gather(*(process.close() for process in self.processes))
 
     def _look(self) -> None:
         self.scheduler.look()

@@ -29,7 +29,8 @@ from sidecar.rerankers.base import (
     ScoreRequest,
 )
 from sidecar.rerankers.cascade_scale import best_positions, one_scale
-from sidecar.scoring import ScoredPrefix, ScoringJob, score_prefix
+from sidecar.scored_prefix import ScoredPrefix
+from sidecar.scoring import ScoringJob, score_prefix
 
 # As many candidates as any request may have.
 _MOST_DOCUMENTS = 1_000

@@ -25,16 +25,18 @@ OTHER_LOAD_S = 900.0
 class RunOptions:
     """How a local model is run.
 
-    ``threads`` 0: every usable CPU but one; ``max_tokens`` 0: the model's own limit; ``nice``: niceness of the child;
-    ``hard_limit_s``: what one call may take before the child is killed; ``vector_bytes``: bound of the memory
-    for vectors;
-    ``vector_file``: where they are kept over a restart, if anywhere, and ``vector_file_bytes`` its bound.
+    ``threads`` 0: every usable CPU but one, shared by the workers; ``max_tokens`` 0: the model's own limit; ``nice``:
+    niceness of the child; ``hard_limit_s``: what one call may take before the child is killed; ``workers``: children
+    that run the model; ``memory_bytes``: what each may allocate (0: anything); ``vector_bytes``: bound of the memory
+    for vectors; ``vector_file``: where they are kept over a restart, if anywhere, and ``vector_file_bytes`` its bound.
     """
 
     threads: int = 0
     max_tokens: int = 0
     nice: int = 10
     hard_limit_s: float = 5.0
+    workers: int = 1
+    memory_bytes: int = 0
     vector_bytes: int = 0
     vector_file: Path | None = None
     vector_file_bytes: int = 1 << 30
@@ -45,7 +47,7 @@ class Loadable:
     """``load`` is what the child gets, or why there is nothing to load.
 
     ``revision`` is '' where only the child can tell; ``truncation`` is where texts are cut; ``hard_limit_s`` and
-    ``load_s`` are how long a call and the loading may take before the child is killed.
+    ``load_s`` are how long a call and the loading may take before the child is killed; ``workers`` children run it.
     """
 
     load: Load | ModelError
@@ -53,6 +55,7 @@ class Loadable:
     revision: str
     hard_limit_s: float
     load_s: float = ONNX_LOAD_S
+    workers: int = 1
 
 
 def onnx_model(folder: Path | ModelError, strategy: Strategy, options: RunOptions, provider: str = "cpu") -> Loadable:
@@ -97,11 +100,12 @@ def index(collections: tuple[tuple[str, Path], ...], options: RunOptions) -> Loa
 def _loadable(spec: Spec, truncation: Truncation, revision: str, options: RunOptions) -> Loadable:
     load = Load(
         spec,
-        options.threads or default_threads(),
+        options.threads or max(1, default_threads() // options.workers),
         options.nice,
         options.vector_bytes,
         options.vector_file,
         options.vector_file_bytes,
+        options.memory_bytes,
     )
     load_s = ONNX_LOAD_S if isinstance(spec, OnnxSpec) else OTHER_LOAD_S
-    return Loadable(load, truncation, revision, options.hard_limit_s, load_s)
+    return Loadable(load, truncation, revision, options.hard_limit_s, load_s, options.workers)

@@ -49,6 +49,7 @@ class LocalReranker(ABC):
             scheduling,
             on_ready=self._on_ready,
             on_result=self._on_result,
+            count=model.workers,
         )
 
     @property

@@ -25,7 +25,8 @@ from sidecar.rerankers.base import (
     RerankerError,
     Scored,
 )
-from sidecar.scoring import TARGET_CHUNK_MS, ScoredPrefix, ScoringJob, score_prefix
+from sidecar.scored_prefix import ScoredPrefix
+from sidecar.scoring import TARGET_CHUNK_MS, ScoringJob, score_prefix
 from tests.helpers import MARKER, Clock, ScriptedReranker, overlap, request
 
 TEXTS = tuple(f"red {'green ' * (number % 2)}{number}" for number in range(10))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -424,6 +425,36 @@ async def test_the_child_ignores_signals_meant_for_the_parent(start: Start) -> N
     os.kill(pid, signal.SIGTERM)
     assert len((await call).result.scores) == 8
     assert worker.pid == pid
+
+
+async def test_two_children_compute_side_by_side(start: Start) -> None:
+    """With two children two calls run at the same time; when one child dies, the other serves alone."""
+    worker = await start(load(), PATIENT, count=2)
+    await until(lambda: all(process.idle for process in worker.pool.processes))
+    first, second = (process.pid for process in worker.pool.processes)
+    assert first is not None
+    assert first != second
+    await asyncio.gather(worker.call(busy(1), 30.0, 10.0), worker.call(busy(2), 30.0, 10.0))
+    assert all(process.computed_ms > 0 for process in worker.pool.processes)
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: not worker.pool.processes[0].idle)
+    assert worker.availability().state is State.READY
+    assert (await worker.call(SHORT, 30.0, 10.0)).result.scores
+
+
+async def test_a_child_may_not_allocate_more_than_its_share(start: Start) -> None:
+    """With 30 MB the model is OFF with the reason; with enough it works, and the kernel holds the child to it."""
+    starved = await start(replace(load(), memory_bytes=30_000_000))
+    assert starved.availability().state is State.OFF
+    assert "does not fit into memory_bytes (30,000,000)" in starved.availability().detail
+    worker = await start(replace(load(), memory_bytes=1_000_000_000))
+    (limit,) = [
+        line.split()[3:5]
+        for line in Path(f"/proc/{worker.pid}/limits").read_text(encoding="utf-8").splitlines()
+        if line.startswith("Max data size")
+    ]
+    assert limit == ["1000000000", "1000000000"]
+    assert (await worker.call(SHORT, 30.0, 10.0)).result.scores
 
 
 PARENT = """
