@@ -116,6 +116,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         tracer=telemetry.tracer,
         mode=settings.mode,
         shadow=shadow,
+        answer_ms=settings.budget.reserve_ms,
     )
     schedulers = {name: reranker.scheduler for name, reranker in rerankers.items()}
     telemetry.metrics.watch({name: scheduler for name, scheduler in schedulers.items() if scheduler is not None})

@@ -16,6 +16,7 @@ from router.fusion import fuse, order
 from router.policy import Decision, Reason, Verdict
 from router.profile import SIGNALS_ARM, FusionWeights, Profile
 from router.promotion import cap_promotions
+from sidecar.answer_slots import AnswerSlots
 from sidecar.cache import ResultCache, SingleFlight, result_key
 from sidecar.estimates import Estimates
 from sidecar.logs import place
@@ -91,7 +92,9 @@ class Pipeline:
         mode: Mode,
         clock: Callable[[], float] = time.monotonic,
         shadow: Shadow | None = None,
+        answer_ms: float = 0.0,
     ) -> None:
+        """``answer_ms`` is what encoding and sending one answer takes the event loop."""
         self.mode = mode
         self.draining = False
         self._planner = planner
@@ -103,6 +106,7 @@ class Pipeline:
         self._clock = clock
         self._observed: set[asyncio.Task[None]] = set()
         self._shadow = shadow
+        self._slots = AnswerSlots(answer_ms / 1e3)
         self._under_way = 0
 
     def explain(self, request: Request, deadline_left_ms: float | None, arrived: float) -> Explanation:
@@ -163,7 +167,8 @@ class Pipeline:
             self._observe(request, plan)
             unchanged = replace(_first_stage(request, None), completeness=Completeness.FIRST_STAGE_ONLY)
             return unchanged, CacheStatus.MISS
-        return await self._carry_out(request, plan)
+        with self._slots.take(plan.end, self._clock()) as end:
+            return await self._carry_out(request, replace(plan, end=end))
 
     async def _carry_out(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
         decision = plan.explanation.decision

@@ -127,7 +127,7 @@ def memory_mb(pid: int) -> Mapping[str, float]:
     PSS (proportional set size, proc_pid_smaps_rollup(5)) counts a page that n processes share as 1/n page in each.
     """
     totals = {"pss": 0.0, "rss": 0.0}
-    for one in _with_children(pid):
+    for one in tree(pid):
         rollup = Path(f"/proc/{one}/smaps_rollup").read_text(encoding="ascii")
         for line in rollup.splitlines():
             name, _, rest = line.partition(":")
@@ -136,8 +136,9 @@ def memory_mb(pid: int) -> Mapping[str, float]:
     return totals
 
 
-def _with_children(pid: int) -> Iterator[int]:
+def tree(pid: int) -> Iterator[int]:
+    """The process and all below it."""
     yield pid
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text(encoding="ascii").split():
-            yield from _with_children(int(child))
+            yield from tree(int(child))

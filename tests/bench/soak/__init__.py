@@ -1,0 +1,1 @@
+"""``python -m tests.bench.soak``: hours of use in minutes. What grows, and is every accepted call answered?"""
