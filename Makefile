@@ -66,6 +66,7 @@ bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build
 bench-load: $(VENV)/dev ## find the capacity, then load the sidecar at 0.5 to 10 times that; writes build/bench/load.json and .png
 	$(BIN)/python -m tests.bench.load $(if $(MINUTES),--minutes $(MINUTES))
 
+.PHONY: soak
 soak: $(VENV)/dev ## load, cancellations, reloads and restarts for MINUTES=20: nothing may grow, nothing may be lost
 	$(BIN)/python -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 

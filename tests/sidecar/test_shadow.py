@@ -189,7 +189,7 @@ async def test_queue_of_any_reranker_keeps_it_from_beginning(monkeypatch: pytest
     monkeypatch.setattr(shadow_module, "PATIENCE_S", 0.1)
     scripted, teacher = ScriptedReranker(), agreeing()
     watched = Watched(scripted, teacher=teacher)
-    monkeypatch.setattr(scripted, "queue_ms", lambda: 3.0)
+    monkeypatch.setattr(scripted, "queue_ms", lambda end=0.0: 3.0)
     await watched.answer()
     assert await watched.outcome() is Dropped.BUSY
     assert teacher.calls == []
@@ -200,7 +200,7 @@ async def test_it_begins_as_soon_as_nothing_waits(monkeypatch: pytest.MonkeyPatc
     scripted, teacher = ScriptedReranker(), agreeing()
     watched = Watched(scripted, teacher=teacher)
     queue = [3.0] * 5
-    monkeypatch.setattr(scripted, "queue_ms", lambda: queue.pop() if queue else 0.0)
+    monkeypatch.setattr(scripted, "queue_ms", lambda end=0.0: queue.pop() if queue else 0.0)
     await watched.answer()
     assert isinstance(await watched.outcome(), Evaluation)
 
