@@ -57,8 +57,8 @@ def none_arm() -> Arm:
 
 
 def signals_arm(k: int, signals_ms: float, curve: GainCurve | None) -> Arm:
-    """Fusion of the first ``k`` candidates' signals. Arithmetic only, so its p50 and p95 are the same."""
-    gain, lower = (0.0, 0.0) if curve is None else read_curve(curve, (k,))[0]
+    """Fusion of the first ``k`` candidates' signals. Arithmetic only: p50 and p95 are the same, and it is never cut."""
+    gain, lower = (0.0, 0.0) if curve is None else read_curve(curve, (k,), cut_short=False)[0]
     return Arm(Strategy.SIGNALS, "", k, signals_ms, signals_ms, gain, 0, lower)
 
 

@@ -33,16 +33,16 @@ def expected_gain(profile: Profile, reranker: str, traits: Traits, k: int) -> Ga
 
 
 @functools.lru_cache(maxsize=1024)
-def read_curve(curve: GainCurve, ks: tuple[int, ...]) -> tuple[tuple[float, float], ...]:
+def read_curve(curve: GainCurve, ks: tuple[int, ...], cut_short: bool = True) -> tuple[tuple[float, float], ...]:
     """(expected, lower) at each of ``ks``: linear in log(k) between the points, through (1, 0), flat at the end.
 
     One candidate cannot be reordered, hence (1, 0); log(k) because the measured curves are close to straight in
-    it until their knee. ``lower`` is the smallest of the lower ends up to k: an arm that is cut short answers with
-    fewer candidates scored, so all of those counts have to be safe.
+    it until their knee. If the arm may be ``cut_short``, ``lower`` is the smallest of the lower ends up to k: it then
+    answers with fewer candidates scored, so all of those counts have to be safe.
 
     Remembered: a profile has few curves, and requests few different numbers of candidates.
     """
-    return tuple(_read(curve.points, k) for k in ks)
+    return tuple(_read(curve.points, k, cut_short) for k in ks)
 
 
 def assumed_curve(gain: float) -> GainCurve:
@@ -50,7 +50,7 @@ def assumed_curve(gain: float) -> GainCurve:
     return GainCurve((GainPoint(ASSUMED_FROM_K, gain, gain),))
 
 
-def _read(points: tuple[GainPoint, ...], k: int) -> tuple[float, float]:
+def _read(points: tuple[GainPoint, ...], k: int, cut_short: bool) -> tuple[float, float]:
     if k <= 1:
         return 0.0, 0.0
     left, safe = GainPoint(1, 0.0, 0.0), math.inf
@@ -59,5 +59,7 @@ def _read(points: tuple[GainPoint, ...], k: int) -> tuple[float, float]:
             share = math.log(k / left.k) / math.log(right.k / left.k)
             gain = left.gain + (right.gain - left.gain) * share
             return gain, min(safe, left.lower + (right.lower - left.lower) * share)
-        left, safe = right, min(safe, right.lower)
-    return left.gain, safe
+        left = right
+        if cut_short:
+            safe = min(safe, right.lower)
+    return left.gain, min(safe, left.lower)

@@ -49,6 +49,7 @@ def fit_profile(
     strategies: Mapping[str, Strategy],
     ks: Sequence[int] = KS,
     pooled: Pooled | None = None,
+    signals: Sequence[str] | None = None,
     min_gain_per_second: float | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, Any], Fitted]:
@@ -56,18 +57,19 @@ def fit_profile(
 
     ``strategies`` are the rerankers to fit; all of ``lists`` have their raw scores. Weights are chosen on halves of the
     queries and gains measured on the other halves (`sidecar.calibrate.weights`), then shrunk towards those in
-    ``pooled`` (None: of no other collection). ``min_gain_per_second`` is the nDCG@10 that another second has to
-    add; None takes `frugal_rate`. The same arguments give the same profile. Raises ValueError for fewer than two lists,
-    or a reranker without raw scores or samples.
+    ``pooled`` (None: of no other collection). ``signals`` are the sets to fit for, as keys of a profile; None takes all
+    that requests may come with. ``min_gain_per_second`` is the nDCG@10 that another second has to add; None takes
+    `frugal_rate`. The same arguments give the same profile. Raises ValueError for fewer than two lists, or a reranker
+    without raw scores or samples.
     """
     _check(lists, samples, strategies)
     names = sorted({name for judged in lists for name in judged.signals})
     # One generator for each fit, so that no arm's result depends on which others there are.
     arms = tuple(
         fit
-        for signals in signal_sets(names)
+        for used in (signal_sets(names) if signals is None else signals)
         for arm in (SIGNALS_ARM, *strategies)
-        if (fit := fit_arm(lists, arm, signals, ks, pooled or Pooled(), np.random.default_rng(seed))) is not None
+        if (fit := fit_arm(lists, arm, used, ks, pooled or Pooled(), np.random.default_rng(seed))) is not None
     )
     if min_gain_per_second is None:
         min_gain_per_second = frugal_rate(arms, samples, "+".join(names))

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from router.gain import read_curve
 from router.policy import MAX_HARM
 from router.profile import RANK_SIGNAL, SIGNALS_ARM, FusionWeights, GainCurve, GainPoint
 from sidecar.calibrate.pooled import Pooled
@@ -41,12 +42,8 @@ class ArmFit:
     @property
     def on(self) -> bool:
         """Whether the router may take it at some k, by the rule of `router.policy.choose`."""
-        safe = True
-        for _, gain, lower in self.curve.points:
-            safe = safe and lower >= -MAX_HARM
-            if safe and gain > 0.0:
-                return True
-        return False
+        read = read_curve(self.curve, tuple(point.k for point in self.curve.points), self.arm != SIGNALS_ARM)
+        return any(gain > 0.0 and lower >= -MAX_HARM for gain, lower in read)
 
 
 def fit_arm(
@@ -56,11 +53,11 @@ def fit_arm(
 
     ``ks`` ascend; those beyond the deepest candidate that was scored are left out.
     """
-    columns = _columns(arm, signals)
+    columns = columns_of(arm, signals)
     if not columns:
         return None
-    measured = _measurable(lists, arm, ks)
-    grid = simplex(len(columns), _STEPS.get(len(columns), _FEWER_STEPS))
+    measured = measurable(lists, arm, ks)
+    grid = grid_of(columns)
     values = surface(lists, columns, arm, grid, measured) - first_stage_ndcg(lists)[:, None, None]
     if not values.any():
         return None
@@ -79,7 +76,7 @@ def fit_arm(
         signals=signals,
         ks=measured,
         gains=gains,
-        weights=_weights(columns, best),
+        weights=weights_of(columns, best),
         curve=GainCurve(tuple(points)),
         recommended_k=recommended_k(gains, measured),
         pooled=found,
@@ -100,7 +97,8 @@ def recommended_k(gains: Floats, ks: Sequence[int]) -> int:
     return ks[best]
 
 
-def _columns(arm: str, signals: str) -> list[str]:
+def columns_of(arm: str, signals: str) -> list[str]:
+    """What an arm's weights belong to, as in `surface`; nothing where there is nothing to weigh."""
     names = [name for name in signals.split("+") if name]
     if arm == SIGNALS_ARM:
         # One signal has nothing to be weighed against but the order that came with it.
@@ -108,7 +106,13 @@ def _columns(arm: str, signals: str) -> list[str]:
     return [RERANK, *(names or [RANK_SIGNAL])]
 
 
-def _measurable(lists: Sequence[JudgedList], arm: str, ks: Sequence[int]) -> tuple[int, ...]:
+def grid_of(columns: Sequence[str]) -> Floats:
+    """The weightings that are tried: [m, columns]."""
+    return simplex(len(columns), _STEPS.get(len(columns), _FEWER_STEPS))
+
+
+def measurable(lists: Sequence[JudgedList], arm: str, ks: Sequence[int]) -> tuple[int, ...]:
+    """Those of ``ks`` up to the deepest candidate that was scored; the first one at least."""
     deepest = max((_depth(judged, arm) for judged in lists), default=0)
     return tuple(k for k in ks if k <= deepest) or tuple(ks[:1])
 
@@ -120,6 +124,7 @@ def _depth(judged: JudgedList, arm: str) -> int:
     return int(scored[-1]) + 1 if scored.size else 0
 
 
-def _weights(columns: Sequence[str], row: Floats) -> FusionWeights:
+def weights_of(columns: Sequence[str], row: Floats) -> FusionWeights:
+    """A row of the grid as a profile states it; what weighs nothing is left out."""
     shares = {name: round(float(share), 4) for name, share in zip(columns, row, strict=True) if share > 0.0}
     return FusionWeights(shares.pop(RERANK, 0.0), shares)

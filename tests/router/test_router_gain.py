@@ -49,6 +49,13 @@ def test_the_lower_end_is_the_worst_of_all_counts_up_to_k() -> None:
     assert [lower for _, lower in read] == pytest.approx([-0.03 * math.log10(2), -0.03, -0.03, -0.03])
 
 
+def test_what_is_never_cut_short_has_the_lower_end_at_k_alone() -> None:
+    """Fusing signals is done in one go: that 10 of 40 would hurt is of no concern."""
+    curve = GainCurve((GainPoint(10, 0.01, -0.03), GainPoint(40, 0.08, 0.05)))
+    read = read_curve(curve, (10, 40, 90), cut_short=False)
+    assert [lower for _, lower in read] == [-0.03, 0.05, 0.05]
+
+
 @given(st.lists(st.tuples(st.integers(2, 300), GAINS, GAINS), min_size=1, max_size=6, unique_by=lambda p: p[0]))
 def test_a_larger_k_is_never_safer(drawn: list[tuple[int, float, float]]) -> None:
     """From the first point on the lower end never rises with k, because a cut may leave any smaller count."""

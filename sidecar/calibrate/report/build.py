@@ -188,7 +188,7 @@ def switched(profile: Profile, name: str, signals: str) -> tuple[bool, str]:
     curve = None if arm is None else arm.gains.get(signals)
     if curve is None:
         return False, "the profile expects no gain of it with these signals"
-    read = read_curve(curve, tuple(point.k for point in curve.points))
+    read = read_curve(curve, tuple(point.k for point in curve.points), cut_short=name != SIGNALS_ARM)
     if all(expected <= 0.0 for expected, _ in read):
         return False, "its expected gain is not above 0"
     if not any(expected > 0.0 and lower >= -MAX_HARM for expected, lower in read):

@@ -1,0 +1,1 @@
+"""What calibration and routing are worth: ``python -m tests.bench.router --collections FOLDER``."""
