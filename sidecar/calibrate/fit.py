@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from router.arms import Strategy
 from router.latency import LatencyPrior
 from router.policy import MAX_HARM
 from router.profile import FORMAT, SIGNALS_ARM
-from sidecar.calibrate.fit_arm import ArmFit, fit_arm
+from sidecar.calibrate.fit_arm import ArmFit, credited_curve, fit_arm
 from sidecar.calibrate.latency_fit import latency_prior
 from sidecar.calibrate.pooled import Pooled, PooledCollection, PooledGain
 from sidecar.calibrate.records import JudgedList, LatencySample
@@ -71,6 +71,7 @@ def fit_profile(
         for arm in (SIGNALS_ARM, *strategies)
         if (fit := fit_arm(lists, arm, used, ks, pooled or Pooled(), np.random.default_rng(seed))) is not None
     )
+    arms = tuple(_credited(fit, arms) for fit in arms)
     if min_gain_per_second is None:
         min_gain_per_second = frugal_rate(arms, samples, "+".join(names))
     fitted = Fitted(len(lists), arms, min_gain_per_second)
@@ -112,6 +113,14 @@ def frugal_rate(arms: Sequence[ArmFit], samples: Sequence[LatencySample], signal
             if ms is not None and lower >= -MAX_HARM:
                 best = max(best, gain / ms * 1000.0)
     return round(min(FRUGAL_SHARE * best, MOST_GAIN_PER_SECOND), 4)
+
+
+def _credited(fit: ArmFit, arms: Sequence[ArmFit]) -> ArmFit:
+    """A model is credited with more than SIGNALS, which is next to free, only where it is shown to be better."""
+    free = next((one for one in arms if (one.arm, one.signals) == (SIGNALS_ARM, fit.signals)), None)
+    return (
+        fit if free is None or not free.on or fit.arm == SIGNALS_ARM else replace(fit, curve=credited_curve(fit, free))
+    )
 
 
 def _typical_ms(samples: Sequence[LatencySample]) -> float | None:

@@ -17,6 +17,8 @@ from sidecar.calibrate.shrink import estimate, shrink
 from sidecar.calibrate.surface import RERANK, first_stage_ndcg, simplex, surface
 from sidecar.calibrate.weights import bagged_choice, held_out
 
+SHOWN: Final = 2.0
+"""Standard errors by which a model has to be better than SIGNALS on the same queries."""
 _WEIGHTS_FROM_K: Final = 25  # weights are chosen for ten places to fill from more than ten candidates
 _STEPS: Final = {1: 1, 2: 8, 3: 8}  # of the simplex, by columns; finer than the data can tell apart
 _FEWER_STEPS: Final = 4
@@ -81,6 +83,21 @@ def fit_arm(
         recommended_k=recommended_k(gains, measured),
         pooled=found,
     )
+
+
+def credited_curve(fit: ArmFit, free: ArmFit) -> GainCurve:
+    """The curve of ``fit``, at no k higher than SIGNALS' (``free``) where it is not better by `SHOWN` standard errors.
+
+    The errors are those of the paired difference on held-out queries: its gain is doubtful, the model's time is not.
+    """
+    points = []
+    for place, point in enumerate(fit.curve.points):
+        more = fit.gains[:, place] - free.gains[:, -1]
+        most = free.curve.points[-1]
+        if more.mean() <= SHOWN * more.std(ddof=1) / np.sqrt(len(more)) and point.gain > most.gain:
+            point = GainPoint(point.k, most.gain, min(point.lower, most.gain))
+        points.append(point)
+    return GainCurve(tuple(points))
 
 
 def recommended_k(gains: Floats, ks: Sequence[int]) -> int:
