@@ -8,7 +8,7 @@ LOCAL  := -e clients/python
 MVN    := mvn --batch-mode --no-transfer-progress --file clients/java
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java example-go example-java lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers clean
+.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java example-go example-java lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers bench-router clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -58,6 +58,12 @@ lint: $(VENV)/dev ## ruff, mypy strict, import rules, contract
 
 bench-rerankers: $(VENV)/embedded ## measure the rerankers against what one would use instead; writes build/bench/rerankers.json
 	$(BIN)/python -m tests.bench.rerankers
+
+# COLLECTIONS: a folder whose sub-folders are collections in BEIR layout.
+OUT ?= build/bench/router.json
+bench-router: $(VENV)/dev ## what calibration and routing are worth: make bench-router COLLECTIONS=folder [OUT=file]
+	@test -n "$(COLLECTIONS)" || { echo "say on what: make bench-router COLLECTIONS=folder" >&2; exit 1; }
+	$(BIN)/python -m tests.bench.router --collections "$(COLLECTIONS)" --out "$(OUT)"
 
 bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build/bench/sidecar.json
 	$(BIN)/python -m tests.bench

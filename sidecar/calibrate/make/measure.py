@@ -82,7 +82,9 @@ def measure(folder: Path, cache_dir: Path, say: Callable[[str], None]) -> Measur
         )
         for stage in FIRST_STAGES
     }
-    return Measured(collection, by_stage, strategies)
+    # An LLM that nobody has configured is enabled, but scores nothing.
+    scoring = {name: strategy for name, strategy in strategies.items() if all(name in one.raw for one in joined)}
+    return Measured(collection, by_stage, scoring)
 
 
 def _cut(judged: JudgedList, depth: int) -> JudgedList:

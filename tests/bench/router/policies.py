@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from router.arms import Strategy
 from router.profile import SIGNALS_ARM, Profile, parse
 from sidecar.calibrate.fit import fit_profile
 from sidecar.calibrate.make.measure import Measured
@@ -21,7 +22,8 @@ BUDGET_MS = 500.0
 FIXED_KS = (10, 20, 25, 50)
 DEEP_KS = (100, 200)
 ROUTER, RANDOM, ORACLE = "router", "random, same mean time", "oracle per query"
-SIGNALS_BUILT_IN = "signals, built-in weights"
+BUILT_IN_SUFFIX = ", built-in weights"
+SIGNALS_BUILT_IN = f"{SIGNALS_ARM}{BUILT_IN_SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Policy:
     ms: Floats
 
 
-def test_half(
+def try_half(
     measured: Measured,
     stage: str,
     samples: Sequence[LatencySample],
@@ -74,18 +76,20 @@ def test_half(
         SIGNALS_ARM: fixed(calibrated, SIGNALS_ARM, KS[-1]),
         SIGNALS_BUILT_IN: fixed(built_in, SIGNALS_ARM, KS[-1]),
     }
-    for arm in measured.strategies:
-        for k in (*FIXED_KS, *DEEP_KS):
+    for arm, strategy in measured.strategies.items():
+        for k in fixed_ks(strategy):
             found[f"{arm}@{k}"] = fixed(calibrated, arm, k)
-            found[f"{arm}@{k}, built-in weights"] = fixed(built_in, arm, k)
+            found[f"{arm}@{k}{BUILT_IN_SUFFIX}"] = fixed(built_in, arm, k)
     found[ROUTER] = _routed(measured, stage, samples, tested, profile, calibrated, first_stage, time)
     choices = [found[SIGNALS_ARM], *(found[f"{arm}@{k}"] for arm in measured.strategies for k in FIXED_KS)]
-    found[RANDOM] = _random(found[NONE], choices, float(found[ROUTER].ms.mean()))
-    found[ORACLE] = _oracle([found[NONE], *choices])
+    found[RANDOM] = random_routing(found[NONE], choices, float(found[ROUTER].ms.mean()))
+    found[ORACLE] = oracle([found[NONE], *choices])
     return found
 
 
-test_half.__test__ = False  # type: ignore[attr-defined]
+def fixed_ks(strategy: Strategy) -> tuple[int, ...]:
+    """Where a fixed arm is tried: as deep as it was scored."""
+    return FIXED_KS if strategy is Strategy.CROSS_ENCODER else (*FIXED_KS, *DEEP_KS)
 
 
 def _routed(
@@ -117,7 +121,7 @@ def _routed(
     return Policy(ndcg, ms)
 
 
-def _random(none: Policy, choices: Sequence[Policy], mean_ms: float) -> Policy:
+def random_routing(none: Policy, choices: Sequence[Policy], mean_ms: float) -> Policy:
     """The expectation of an arm drawn at random, or none, so often that the mean time is ``mean_ms``."""
     ndcg = np.mean([policy.ndcg for policy in choices], axis=0)
     ms = np.mean([policy.ms for policy in choices], axis=0)
@@ -125,7 +129,7 @@ def _random(none: Policy, choices: Sequence[Policy], mean_ms: float) -> Policy:
     return Policy(share * ndcg + (1 - share) * none.ndcg, share * ms)
 
 
-def _oracle(choices: Sequence[Policy]) -> Policy:
+def oracle(choices: Sequence[Policy]) -> Policy:
     """The best arm of every query, the fastest of equally good ones: what no router can know."""
     ndcg, ms = np.array([policy.ndcg for policy in choices]), np.array([policy.ms for policy in choices])
     best = np.lexsort((ms, -ndcg), axis=0)[0]

@@ -13,19 +13,20 @@ from sidecar.calibrate.pooled import read
 from sidecar.calibrate.records import Floats, LatencySample
 from sidecar.engines.threads import usable_cpus
 from tests.bench.router.outcomes import AddedTime, Outcomes, added_time, outcomes
-from tests.bench.router.policies import Policy, test_half
+from tests.bench.router.policies import Policy, try_half
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Trial:
     """One policy on one collection and first stage: [redraws, queries] nDCG@10 and added ms, NaN where not tested."""
 
     ndcg: Floats
     ms: Floats
 
     def per_query(self) -> Floats:
-        """Mean nDCG@10 of every query over the redraws in which it was tested."""
-        mean: Floats = np.nanmean(self.ndcg, axis=0)
+        """Mean nDCG@10 of every query over the redraws in which it was tested, at least one."""
+        tested = ~np.isnan(self.ndcg).all(axis=0)
+        mean: Floats = np.nanmean(self.ndcg[:, tested], axis=0)
         return mean
 
     def mean_ms(self) -> float:
@@ -33,7 +34,7 @@ class Tested:
         return float(np.nanmean(self.ms))
 
 
-Results = Mapping[tuple[str, str], Mapping[str, Tested]]
+Results = Mapping[tuple[str, str], Mapping[str, Trial]]
 """(collection, first stage) -> policy -> what it gave."""
 
 
@@ -50,7 +51,7 @@ def run(
         for stage in collection.lists
         for redraw in range(redraws)
     ]
-    found: dict[tuple[str, str], dict[str, Tested]] = {}
+    found: dict[tuple[str, str], dict[str, Trial]] = {}
     with ProcessPoolExecutor(usable_cpus(), initializer=_begin, initargs=(measured, seed)) as pool:
         try:
             futures = {pool.submit(_one, *job): job for job in jobs}
@@ -62,7 +63,7 @@ def run(
                 table = found.setdefault((collection.collection.name, stage), {})
                 for name, policy in policies.items():
                     if name not in table:
-                        table[name] = Tested(np.full((redraws, count), np.nan), np.full((redraws, count), np.nan))
+                        table[name] = Trial(np.full((redraws, count), np.nan), np.full((redraws, count), np.nan))
                     table[name].ndcg[redraw, tested] = policy.ndcg
                     table[name].ms[redraw, tested] = policy.ms
                 done()
@@ -93,4 +94,4 @@ def _one(one: int, stage: str, redraw: int) -> tuple[list[int], dict[str, Policy
     shuffled = np.random.default_rng([_State.seed, redraw]).permutation(len(lists)).tolist()
     fitted_on, tested = shuffled[: len(lists) // 2], shuffled[len(lists) // 2 :]
     pooled = read().without(collection.collection.documents_digest)
-    return tested, test_half(collection, stage, samples, known, time, (fitted_on, tested), pooled)
+    return tested, try_half(collection, stage, samples, known, time, (fitted_on, tested), pooled)
