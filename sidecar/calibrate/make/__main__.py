@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             latency = {name: arm["latency"] for name, arm in before["arms"].items()}
             profile = built_in.profile(measured, latency, before["min_gain_per_second"])
             parse(profile, revision="")
-    except (CollectionError, SweepError, PrivateSidecarError, OSError) as error:
+    except (CollectionError, SweepError, PrivateSidecarError, OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     pooled.write(pooled.BUILT_IN, collections, {"made_by": _MADE_BY})
