@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -30,6 +31,8 @@ from sidecar.settings import Settings, SettingsError, load
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+NEEDED = ("bm25s", "ir_measures", "kneed", "matplotlib")
+"""Modules of the extra `calibrate` that are imported late: a missing one has to be noticed before minutes of work."""
 _KS = (10, 25, 50, 100, 200)
 _MOST_CANDIDATES = 1000
 _TEACHING_SHARE = 1 / 3  # of the time
@@ -166,6 +169,9 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if not arguments.collection:
         raise argparse.ArgumentTypeError("name a COLLECTION, or the files of a shadow with --from-shadow")
     # All that can be wrong is looked at before anything takes time.
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(name=name)
     stage = first_stage(arguments.first_stage)
     settings = load(Path(arguments.config) if arguments.config else None, os.environ)
     earlier = read_earlier(arguments.compare) if arguments.compare else None

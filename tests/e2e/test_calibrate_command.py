@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from millirank import Client, Document
 from sidecar.calibrate import stdlib
 from sidecar.calibrate.report.readout import read_json
 from sidecar.calibrate.report.tables import difference
+from sidecar.commands import calibrate as command
 from sidecar.profiles import read
 from tests.e2e.sidecar_process import REPOSITORY, SidecarProcess, clean_environment, millirank
 
@@ -182,10 +184,10 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process(
     collection: Path, cache_dir: Path, short_folder: Path, tmp_path: Path
 ) -> None:
     """In the middle of the sweep: no traceback, no sidecar, no half-written file."""
-    command = [sys.executable, "-m", "sidecar", "calibrate", str(collection), "--out", str(tmp_path / "out")]
+    words = [sys.executable, "-m", "sidecar", "calibrate", str(collection), "--out", str(tmp_path / "out")]
     environment = clean_environment(MILLIRANK_CACHE_DIR=str(cache_dir), TMPDIR=str(short_folder))
     with subprocess.Popen(
-        command, env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        words, env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         end = time.monotonic() + 120
         while not processes_of(short_folder):
@@ -223,6 +225,19 @@ def test_bad_input_is_refused_at_once(arguments: tuple[str, ...], words: str) ->
     process = millirank("calibrate", *arguments)
     assert process.returncode == 2
     assert words in process.stderr.replace("\n", " ")
+
+
+def test_a_missing_library_is_noticed_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 with the extra to install, although only the report at the end needs the library."""
+    monkeypatch.setattr(command, "NEEDED", (*command.NEEDED, "no_such_library"))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args(["no-such-folder"])) == 1
+    assert "no_such_library is not installed; install it with: pip install 'millirank-server[calibrate]'" in (
+        capsys.readouterr().err
+    )
 
 
 def test_the_help_has_every_option_and_examples() -> None:
