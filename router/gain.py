@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import Final
 
-from router.profile import GainCurve, GainPoint, Profile, signal_set
-from router.traits import Traits
+from router.profile import GainCurve, GainPoint
 
 ASSUMED_FROM_K: Final = 10
 """Where an assumed (not calibrated) gain is reached: nDCG@10 sees ten positions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """nDCG@10 gain over first-stage order: what is expected, and the lower end of its confidence interval."""
-
-    expected: float
-    lower: float
-
-
-def expected_gain(profile: Profile, reranker: str, traits: Traits, k: int) -> Gain | None:
-    """Gain of scoring the first ``k`` candidates with ``reranker`` ("signals" for SIGNALS); see `read_curve`.
-
-    ``k`` is first cut to the candidates that there are. None: not calibrated for the signals that came along.
-    """
-    arm = profile.arms.get(reranker)
-    curve = None if arm is None else arm.gains.get(signal_set(profile, traits))
-    return None if curve is None else Gain(*read_curve(curve, (min(k, traits.documents),))[0])
 
 
 @functools.lru_cache(maxsize=1024)

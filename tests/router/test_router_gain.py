@@ -7,14 +7,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from router_cases import arm_profile, make_profile, make_traits
 
-from router.arms import Strategy
-from router.gain import assumed_curve, expected_gain, read_curve
+from router.gain import assumed_curve, read_curve
 from router.profile import GainCurve, GainPoint
 
 GAINS = st.floats(-0.2, 0.5)
-PROFILE = make_profile({"ce": arm_profile(Strategy.CROSS_ENCODER, ((10, 0.04), (40, 0.08)), 0.02)})
 
 
 @pytest.mark.parametrize(
@@ -23,15 +20,8 @@ PROFILE = make_profile({"ce": arm_profile(Strategy.CROSS_ENCODER, ((10, 0.04), (
 )
 def test_linear_in_log_k(k: int, expected: float) -> None:
     """Through (1, 0); 20 is half-way between 10 and 40 in the logarithm; flat beyond the last point."""
-    gain = expected_gain(PROFILE, "ce", make_traits(documents=1000), k)
-    assert gain is not None
-    assert gain.expected == pytest.approx(expected)
-
-
-def test_k_is_cut_to_the_documents() -> None:
-    """Scoring 40 of 10 candidates is scoring 10."""
-    traits = make_traits(documents=10)
-    assert expected_gain(PROFILE, "ce", traits, 40) == expected_gain(PROFILE, "ce", traits, 10)
+    ((gain, _),) = read_curve(GainCurve((GainPoint(10, 0.04, 0.02), GainPoint(40, 0.08, 0.02))), (k,))
+    assert gain == pytest.approx(expected)
 
 
 def test_every_point_has_its_own_lower_end() -> None:
@@ -63,12 +53,6 @@ def test_a_larger_k_is_never_safer(drawn: list[tuple[int, float, float]]) -> Non
     ks = tuple(range(points[0].k, 310))
     lowers = [lower for _, lower in read_curve(GainCurve(tuple(points)), ks)]
     assert lowers == sorted(lowers, reverse=True)
-
-
-def test_not_calibrated_is_none() -> None:
-    """No entry for the reranker, or for the signals that came along, is not the same as no gain."""
-    assert expected_gain(PROFILE, "other", make_traits(), 10) is None
-    assert expected_gain(PROFILE, "ce", make_traits(signals=("bm25", "dense")), 10) is None
 
 
 def test_an_assumed_gain_is_reached_at_ten() -> None:
