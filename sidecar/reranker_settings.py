@@ -32,7 +32,7 @@ class _LocalModel(_Reranker):
 
     threads: int = Field(0, ge=0, description="compute threads; 0: the usable CPUs less one for the event loop")
     max_tokens: int = Field(0, ge=0, description="tokens of a document that are read; 0: the model's default")
-    nice: int = Field(10, ge=0, le=19, description="niceness of the child process")
+    nice: int = Field(5, ge=0, le=19, description="niceness of the child process")
     memory_bytes: int = Field(
         0, ge=0, description="what the child process may allocate, model included; 0: as much as the container has"
     )

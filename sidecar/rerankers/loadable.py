@@ -33,7 +33,7 @@ class RunOptions:
 
     threads: int = 0
     max_tokens: int = 0
-    nice: int = 10
+    nice: int = 5
     hard_limit_s: float = 5.0
     workers: int = 1
     memory_bytes: int = 0
