@@ -28,7 +28,7 @@ from tests.bench.report import BenchError
 from tests.bench.soak.vitals import Vitals, complaints, growth, look
 
 _BUILT_IN_PROFILE = processes.ROOT / "sidecar" / "builtin_profile.json"
-_PER_S = 25.0
+_PER_S = 15.0
 _CANCELLED = 0.3
 _LOOK_S, _RELOAD_S, _LIFE_S = 1.0, 5.0, 8.0
 _RESTART_SHARE = 0.3  # of the time
