@@ -1,0 +1,114 @@
+"""Scoring where workers are shared out: parts, refusals, and what a request says that others were before."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from opentelemetry.trace import NoOpTracerProvider
+
+from router.admission import Claim, Level
+from router.arms import Availability, State, Work
+from router.latency import LatencyEstimator, LatencyPrior
+from sidecar.messages import DegradationReason
+from sidecar.planner import _as_documents
+from sidecar.scheduler import Scheduler, Scheduling
+from sidecar.scored_prefix import ScoredPrefix
+from sidecar.scoring import ScoringJob, score_prefix
+from tests.helpers import ScriptedReranker, request
+
+TRACER = NoOpTracerProvider().get_tracer("tests")
+
+
+class FakeWorker:
+    """Always ready: the scripted reranker computes nothing."""
+
+    idle = True
+    computed_ms = 0.0
+
+
+class Shared:
+    """A scripted reranker with one worker; a document is one token and is predicted to take 1 ms."""
+
+    def __init__(self) -> None:
+        self.reranker = ScriptedReranker(tokens_per_document=1)
+        self.scheduler = self.reranker.scheduler = Scheduler([FakeWorker()], Scheduling())
+        self._estimator = LatencyEstimator(LatencyPrior(base_ms=0.0, ms_per_token=1.0, spread=1.01))
+
+    async def score(self, name: str, documents: int, budget_s: float = 30.0) -> ScoredPrefix:
+        texts = [f"{name} {number}" for number in range(documents)]
+        end = time.monotonic() + budget_s
+        job = ScoringJob(name, "", _as_documents(request(name, *texts)), Work((1,) * documents), end)
+        return await score_prefix(job, self.reranker, self._estimator, TRACER)
+
+    def chunks(self) -> list[tuple[str, int]]:
+        """Whose chunks were computed, and of how many documents, in this order."""
+        return [(call.query, len(call.documents)) for call in self.reranker.calls]
+
+
+async def test_everybodys_first_sixteen_go_before_anybodys_rest() -> None:
+    """Two requests of 40 that come together: 16 of each, then the rest of the one that is due first."""
+    shared = Shared()
+    one, two = await asyncio.gather(shared.score("one", 40, budget_s=20.0), shared.score("two", 40))
+    assert (len(one.scores), len(two.scores)) == (40, 40)
+    assert (one.degradation, two.degradation) == (None, None)
+    assert shared.chunks()[:2] == [("one", 16), ("two", 16)]
+    rest = [name for name, _ in shared.chunks()[2:]]
+    assert rest == sorted(rest)
+    assert set(rest) == {"one", "two"}
+
+
+async def test_what_is_one_chunk_is_not_cut() -> None:
+    """15 documents take 15 ms: the whole request is mandatory, in a single call."""
+    shared = Shared()
+    await shared.score("one", 15)
+    assert shared.chunks() == [("one", 15)]
+
+
+async def test_overload_is_said_at_once() -> None:
+    """16 ms of work would make half a second of work late that was admitted: OVERLOADED, and nothing is computed."""
+    shared = Shared()
+    now = time.monotonic()
+    shared.scheduler.join(Claim(Level.MANDATORY, now + 0.5, 0.49, arrived=now))
+    started = time.monotonic()
+    prefix = await shared.score("one", 40, budget_s=0.45)
+    assert time.monotonic() - started < 0.2
+    assert prefix.degradation is not None
+    assert prefix.degradation.reason is DegradationReason.OVERLOADED
+    assert "0 of 40 candidates scored" in prefix.degradation.detail
+    assert shared.chunks() == []
+
+
+async def test_a_rest_that_never_gets_its_turn_leaves_the_first_part() -> None:
+    """While others have the worker the budget ends: the first 16 are used, and OVERLOADED says why no more."""
+    shared = Shared()
+    scoring = asyncio.create_task(shared.score("one", 40, budget_s=0.15))
+    await shared.reranker.entered.wait()
+    other = Claim(Level.MANDATORY, time.monotonic() + 9.0, 0.0)
+    with shared.scheduler.squeeze_in(other) as place, await place.next_turn(Level.MANDATORY, 0.0):
+        prefix = await scoring
+    assert len(prefix.scores) == 16
+    assert prefix.degradation is not None
+    assert prefix.degradation.reason is DegradationReason.OVERLOADED
+    assert prefix.queue_ms == pytest.approx(150, abs=60)
+
+
+async def test_too_small_a_budget_is_not_blamed_on_others() -> None:
+    """Half a millisecond for documents of one, and nobody else there: BUDGET_TOO_SMALL."""
+    shared = Shared()
+    prefix = await shared.score("one", 40, budget_s=0.0005)
+    assert prefix.degradation is not None
+    assert prefix.degradation.reason is DegradationReason.BUDGET_TOO_SMALL
+
+
+async def test_a_model_that_takes_no_calls_is_not_waited_for() -> None:
+    """NOT_READY with its reason, at once and not at the end of the budget."""
+    shared = Shared()
+    shared.reranker.state = Availability(State.WARMING, "restarting in 1 s")
+    started = time.monotonic()
+    prefix = await shared.score("one", 40)
+    assert time.monotonic() - started < 1.0
+    assert prefix.degradation is not None
+    assert prefix.degradation.reason is DegradationReason.NOT_READY
+    assert "restarting in 1 s" in prefix.degradation.detail
