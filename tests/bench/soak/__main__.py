@@ -33,6 +33,12 @@ _CANCELLED = 0.3
 _LOOK_S, _RELOAD_S, _LIFE_S = 1.0, 5.0, 8.0
 _RESTART_SHARE = 0.3  # of the time
 _PATIENT_MS = 3000.0  # what is under way when a sidecar is told to end has time to be answered
+# What is kept on purpose is full within seconds, so that what still grows is a leak.
+_SMALL = {
+    "MILLIRANK_CACHE__RESULTS_BYTES": "1000000",
+    "MILLIRANK_CACHE__PAIRS_BYTES": "1000000",
+    "MILLIRANK_RERANKERS__MINILM_L6__VECTOR_BYTES": "4000000",
+}
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130
 
@@ -50,6 +56,7 @@ class Soak:
         self._profile.write_bytes(_BUILT_IN_PROFILE.read_bytes())
         self._number = 0
         self.seen: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()  # why the client made its own ordering
         self.samples: list[Vitals] = []
         self.lost = self.restarts = self.reloads = 0
 
@@ -73,7 +80,7 @@ class Soak:
     @contextlib.contextmanager
     def _sidecar(self) -> Iterator[processes.Child]:
         self._number += 1
-        settings = {"MILLIRANK_PROFILES": json.dumps([str(self._profile)]), "MILLIRANK_LINGER_S": "0.2"}
+        settings = {"MILLIRANK_PROFILES": json.dumps([str(self._profile)]), "MILLIRANK_LINGER_S": "0.2", **_SMALL}
         with processes.sidecar(self._folder, f"soak-{self._number}", settings) as child:
             with connect(child.tcp) as connection:
                 settle(connection)
@@ -121,6 +128,8 @@ class Soak:
         try:
             ranking = await client.rerank(arrival.query, arrival.documents, budget_ms=arrival.budget_ms)
             kind = "fallback" if ranking.fallback else _KINDS[ranking.outcome]
+            if ranking.fallback:
+                self.reasons.update(reason.value for reason in ranking.reasons)
         except asyncio.CancelledError:
             kind = "cancelled"
             raise
@@ -177,7 +186,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _conclude(console: Console, soak: Soak) -> int:
     grown, last = growth(soak.samples), soak.samples[-1]
-    console.print(f"calls: {dict(soak.seen)}; reloads: {soak.reloads}; restarts: {soak.restarts}", highlight=False)
+    console.print(
+        f"calls: {dict(soak.seen)}, fallbacks for {dict(soak.reasons)}; reloads: {soak.reloads}; restarts: {soak.restarts}",
+        highlight=False,
+    )
     console.print(f"at the end: {last}; grown since it had settled: {grown}", highlight=False)
     said = complaints(soak.samples)
     if soak.lost:
