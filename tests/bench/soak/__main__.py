@@ -186,10 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _conclude(console: Console, soak: Soak) -> int:
     grown, last = growth(soak.samples), soak.samples[-1]
-    console.print(
-        f"calls: {dict(soak.seen)}, fallbacks for {dict(soak.reasons)}; reloads: {soak.reloads}; restarts: {soak.restarts}",
-        highlight=False,
-    )
+    console.print(f"calls: {dict(soak.seen)}; fallbacks for {dict(soak.reasons)}", highlight=False)
+    console.print(f"reloads: {soak.reloads}; restarts: {soak.restarts}", highlight=False)
     console.print(f"at the end: {last}; grown since it had settled: {grown}", highlight=False)
     said = complaints(soak.samples)
     if soak.lost:
