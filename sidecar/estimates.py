@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from router.arms import State, Strategy
-from router.latency import LatencyEstimator, LatencyPrior
+from router.arms import State, Strategy, Work
+from router.latency import LatencyEstimator, LatencyPrior, Pace
 from router.profile import Profile
 from sidecar.rerankers.base import Reranker
 
@@ -35,6 +35,19 @@ class Estimates:
         self._unseeded = set(rerankers)
         for name, reranker in rerankers.items():
             self._begin(name, _prior(reranker, profile))
+
+    def pace(self, name: str, work: Work, now: float) -> Pace:
+        """How long stages of this reranker take now.
+
+        A stage whose first piece would not be started is not planned: chunks that were cut off teach only the chunks'
+        estimator, and an arm that is planned again and again with nothing scored would never show that it is slow.
+        """
+        pace = self.stage[name].pace(now)
+        if not work.tokens or self._rerankers[name].limits.whole_list:
+            return pace
+        first = work.fixed_tokens + work.tokens[0]
+        excess_ms = self.chunk[name].pace(now).at(first).p95_ms - pace.at(first).p95_ms
+        return pace._replace(p95_base_ms=pace.p95_base_ms + excess_ms) if excess_ms > 0.0 else pace
 
     def use(self, profile: Profile) -> None:
         """Another profile decides from now on. Arms for which it states another latency start again from that, as

@@ -159,7 +159,7 @@ class Planner:
             strategy=reranker.identity.strategy,
             availability=reranker.availability(),
             work=work,
-            pace=self._estimates.stage[name].pace(now),
+            pace=self._estimates.pace(name, work, now),
             queue_ms=reranker.queue_ms(end),
             assumed_gain=self._assumed_gains.get(name),
             whole_list=limits.whole_list,
