@@ -21,13 +21,13 @@ from tests.rerankers.checkpoints import make_colbert
 from tests.rerankers.indexes import (
     BUILD_S,
     COLLECTION,
-    build_index,
     documents,
     millirank_index,
     needs_ragatouille,
     write_documents,
 )
 
+pytest_plugins = ("tests.rerankers.indexes",)
 pytestmark = pytest.mark.timeout(BUILD_S + 300)
 
 # Loading torch and an index takes seconds, many of them where the machine is busy.
@@ -35,18 +35,12 @@ LOADING_S = 120.0
 QUERY = "how to read a csv file"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index that tests may copy, not change."""
-    return build_index(tmp_path_factory.mktemp("built"))
-
-
 @pytest.fixture
-def changing(tmp_path: Path, built: Path) -> Path:
+def changing(tmp_path: Path, plaid_index: Path) -> Path:
     """An index of a test's own."""
     copy = tmp_path / "index"
     copy.mkdir()
-    for path in built.iterdir():
+    for path in plaid_index.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     return copy
 
@@ -90,10 +84,10 @@ def rerank(client: Client, *identifiers: str, query: str = QUERY) -> Ranking[Doc
 
 
 @needs_ragatouille
-def test_documents_are_scored_without_their_texts(built: Path) -> None:
+def test_documents_are_scored_without_their_texts(plaid_index: Path) -> None:
     """Candidates that are only references come back ranked; one that the index lacks keeps its place unscored; none
     that it has, or another collection, is said as what it is."""
-    with serving(built) as client:
+    with serving(plaid_index) as client:
         ids = [each.id for each in documents()][:40]
         ranking = rerank(client, *ids)
         assert (ranking.outcome, len(ranking)) == (Outcome.RANKED, 40)

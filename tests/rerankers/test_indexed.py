@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,14 @@ import pytest
 import pytest_asyncio
 
 from router.arms import State
-from sidecar.rerankers.base import Document, IndexedRef, IndexUnavailableError, ScoreRequest
+from sidecar.rerankers.base import Document, IndexUnavailableError, ScoreRequest
 from sidecar.rerankers.indexed import IndexedReranker
 from sidecar.rerankers.loadable import RunOptions, index
 from tests.e2e.sidecar_process import REPOSITORY, clean_environment
-from tests.rerankers.indexes import BUILD_S, COLLECTION, MISSING, build_index, documents, needs_ragatouille
+from tests.rerankers.indexes import BUILD_S, COLLECTION, MISSING, documents, needs_ragatouille, refer
 from tests.rerankers.local_models import PATIENT_S, score, settled
 
+pytest_plugins = ("tests.rerankers.indexes",)
 pytestmark = [pytest.mark.timeout(BUILD_S + 120), pytest.mark.asyncio(loop_scope="module")]
 
 QUERIES = (
@@ -40,11 +40,6 @@ TOLERANCE = 2e-5
 def reranker_of(*folders: Path, names: Sequence[str] = (COLLECTION,)) -> IndexedReranker:
     collections = tuple(zip(names, folders, strict=True))
     return IndexedReranker("indexed", index(collections, RunOptions(threads=1)))
-
-
-def refer(identifier: str, collection: str = COLLECTION) -> Document:
-    """A candidate that is only a reference."""
-    return Document("", "", blake2b(digest_size=16).digest(), IndexedRef(collection, identifier))
 
 
 def unloaded(*names: str) -> IndexedReranker:
@@ -93,16 +88,10 @@ async def test_missing_index_switches_it_off(tmp_path: Path) -> None:
         assert f"collection 'stdlib': {tmp_path / 'index.json'} is missing" in availability.detail
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index, built once for the module."""
-    return build_index(tmp_path_factory.mktemp("plaid"))
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def indexed(folder: Path) -> AsyncIterator[IndexedReranker]:
+async def indexed(plaid_index: Path) -> AsyncIterator[IndexedReranker]:
     """Loaded once for the module."""
-    reranker = reranker_of(folder)
+    reranker = reranker_of(plaid_index)
     await reranker.start()
     await settled(reranker)
     assert reranker.availability().state is State.READY, reranker.availability()
@@ -111,9 +100,9 @@ async def indexed(folder: Path) -> AsyncIterator[IndexedReranker]:
 
 
 @needs_ragatouille
-async def test_agrees_with_the_same_checkpoint_elsewhere(folder: Path, indexed: IndexedReranker) -> None:
+async def test_agrees_with_the_same_checkpoint_elsewhere(plaid_index: Path, indexed: IndexedReranker) -> None:
     """MultiVectorEncoder ranks the same documents the same way (Kendall's tau at least 0.9), on the same scale."""
-    vectors = _multi_vectors(folder.parent / "colbert")
+    vectors = _multi_vectors(plaid_index.parent / "colbert")
     refs = [refer(each.id) for each in documents()]
     for query in QUERIES:
         scored = await score(indexed, refs, query)
@@ -126,11 +115,11 @@ async def test_agrees_with_the_same_checkpoint_elsewhere(folder: Path, indexed: 
 
 
 @needs_ragatouille
-async def test_agrees_with_ragatouille(folder: Path, indexed: IndexedReranker) -> None:
+async def test_agrees_with_ragatouille(plaid_index: Path, indexed: IndexedReranker) -> None:
     """RAGatouille reads the folder, and its own search among the same documents gives the same order."""
     ids = [each.id for each in documents()][:60]
     scored = await score(indexed, [refer(identifier) for identifier in ids], QUERIES[0])
-    theirs = _ragatouille_search(folder, QUERIES[0], ids)
+    theirs = _ragatouille_search(plaid_index, QUERIES[0], ids)
     mine = sorted(ids, key=lambda identifier: -scored.scores[ids.index(identifier)])
     assert set(theirs) == set(mine)
     places = {identifier: place for place, identifier in enumerate(theirs)}
@@ -214,9 +203,9 @@ async def test_time_that_is_up(indexed: IndexedReranker) -> None:
 
 @needs_ragatouille
 @pytest.mark.parametrize("damage", ["changed", "stale", "renamed"])
-async def test_index_that_can_not_be_used_switches_it_off(tmp_path: Path, folder: Path, damage: str) -> None:
+async def test_index_that_can_not_be_used_switches_it_off(tmp_path: Path, plaid_index: Path, damage: str) -> None:
     """Damaged, stale or under another name: OFF, with what is wrong, and without loading anything."""
-    copy = Path(shutil.copytree(folder, tmp_path / "index"))
+    copy = Path(shutil.copytree(plaid_index, tmp_path / "index"))
     names: tuple[str, ...] = (COLLECTION,)
     if damage == "changed":
         residuals = copy / "0.residuals.pt"
@@ -240,10 +229,12 @@ async def test_index_that_can_not_be_used_switches_it_off(tmp_path: Path, folder
 
 
 @needs_ragatouille
-async def test_nothing_is_compiled_to_answer(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_compiled_to_answer(
+    tmp_path: Path, plaid_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the extensions are not compiled it is OFF with the command that does it, and nothing gets compiled."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    reranker = reranker_of(folder)
+    reranker = reranker_of(plaid_index)
     await reranker.start()
     await settled(reranker)
     availability = reranker.availability()
@@ -255,7 +246,7 @@ async def test_nothing_is_compiled_to_answer(tmp_path: Path, folder: Path, monke
 
 
 @needs_ragatouille
-async def test_revision_is_that_of_the_files(folder: Path, indexed: IndexedReranker) -> None:
+async def test_revision_is_that_of_the_files(plaid_index: Path, indexed: IndexedReranker) -> None:
     """It is known once the index is loaded: 12 hex digits."""
     assert len(bytes.fromhex(indexed.identity.revision)) == 6
 
