@@ -122,7 +122,7 @@ class Soak:
             child.process.send_signal(signal.SIGTERM)
             kinds = await asyncio.gather(*accepted)
             code = await asyncio.to_thread(child.process.wait, 20.0)
-            late = client.stats().late
+            late = client.stats.late
             self.late += late
             self.lost += sum(kind in ("fallback", "error") for kind in kinds) - late
             if code != 0:
