@@ -34,6 +34,7 @@ TOKEN_BUDGET = 512
 LEAST_DOCUMENT_TOKENS = 8
 EXTRA = ("torch", "transformers", "sentence_transformers")
 LIBRARIES = ("sentence-transformers", "transformers", "tokenizers", "torch")
+BACKEND_LIBRARIES = {"torch": (), "onnx": ("optimum-onnx",), "openvino": ("optimum-intel", "openvino")}
 
 
 def load(spec: TorchSpec, threads: int, vector_bytes: int) -> Model:
@@ -175,11 +176,15 @@ def _loaded(spec: TorchSpec, folder: Path, threads: int) -> Any:
     # This process's stderr is the sidecar's log.
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    for library in ("sentence_transformers", "optimum"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     options: dict[str, Any] = {}
     if spec.backend == "torch":
         options = {"use_safetensors": True, "dtype": getattr(torch, spec.dtype)}
+    elif spec.backend == "openvino":
+        # Left alone it takes every processor, and bfloat16 where the processor has it.
+        options = {"ov_config": {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}}
     create = CrossEncoder if spec.kind is Kind.CROSS_ENCODER else MultiVectorEncoder
     try:
         model = create(
@@ -248,6 +253,7 @@ def _unit_rows(rows: Floats) -> Floats:
 def _revision(spec: TorchSpec, truncation: Truncation, files: Sequence[tuple[str, str]]) -> str:
     """12 hex digits that change whenever a score could: files, truncation, batching, how and on what it is run."""
     parts = [ENGINE_VERSION, spec.kind.value, spec.backend, spec.device, spec.dtype, repr(truncation)]
-    parts += [str(TOKEN_BUDGET), *(f"{name}={importlib.metadata.version(name)}" for name in LIBRARIES)]
+    libraries = (*LIBRARIES, *BACKEND_LIBRARIES[spec.backend])
+    parts += [str(TOKEN_BUDGET), *(f"{name}={importlib.metadata.version(name)}" for name in libraries)]
     parts += [f"{name}={digest}" for name, digest in files]
     return blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()
