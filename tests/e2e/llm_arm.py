@@ -24,10 +24,10 @@ class HeldOpenAI(FakeOpenAI):
         self.asked = asyncio.Event()
         self.release = asyncio.Event()
 
-    async def _answer(self, *arguments: Any) -> bool:
+    async def answer(self, *arguments: Any) -> bool:
         self.asked.set()
         await self.release.wait()
-        return await super()._answer(*arguments)
+        return await super().answer(*arguments)
 
 
 def llm_settings(server: FakeOpenAI | LlamaServer, folder: Path) -> dict[str, str]:
