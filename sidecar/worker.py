@@ -85,17 +85,21 @@ def _serve(channel: Channel) -> int:
     except ModelError as error:
         channel.send(Failed(str(error)))
         return 1
-    except MemoryError:
-        channel.send(Failed(f"the model does not fit into memory_bytes ({load.memory_bytes:,}); raise it"))
-        return 1
     except Exception as error:  # noqa: BLE001 - no user's text is in play yet, so that the message may be passed on
-        channel.send(Failed(f"{type(error).__name__}: {error}"))
+        channel.send(Failed(_why_not_loaded(error, load)))
         return 1
     _return_free_memory()
     channel.send(Ready(tuple(samples), model.revision, models.kept(model)))
     while isinstance(call := channel.receive(), Call):
         channel.send(_run(model, call))
     return 0
+
+
+def _why_not_loaded(error: Exception, load: Load) -> str:
+    # Where even a library's own data do not fit, the dynamic linker says so, in words of its own.
+    if isinstance(error, MemoryError) or (load.memory_bytes and "failed to map segment" in str(error)):
+        return f"the model does not fit into memory_bytes ({load.memory_bytes:,}); raise it"
+    return f"{type(error).__name__}: {error}"
 
 
 def _end_with(parent: int) -> None:

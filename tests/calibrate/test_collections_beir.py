@@ -159,7 +159,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").unlink()
     with pytest.raises(CollectionError, match=r"corpus\.jsonl: No such file or directory; put the file there"):
         load_collection(where)
-    with pytest.raises(CollectionError, match="there is no such folder; name a folder in BEIR layout"):
+    with pytest.raises(CollectionError, match="there is no such file or folder; name a folder in BEIR layout"):
         load_collection(str(tmp_path / "nothing"))
     with pytest.raises(CollectionError, match=r"has no dev\.tsv; name one of the splits that are there: test"):
         load_collection(where, split="dev")

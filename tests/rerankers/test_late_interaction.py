@@ -91,9 +91,9 @@ async def test_documents_evicted_while_the_call_waited_are_sent_again(start: Sta
 async def test_a_late_answer_still_counts(start: Start) -> None:
     """The caller has given up, but what the child computed is warm on both sides."""
     reranker = await start()
-    texts = documents(4, words=60)
+    texts = documents(4, words=200)
     with pytest.raises(TimeoutError):
-        await reranker.score(ScoreRequest(QUERY, "", texts), 0.02)
+        await reranker.score(ScoreRequest(QUERY, "", texts), 0.005)
     await until(lambda: warm(reranker, texts) == 4, within_s=10.0)
     assert (await score(reranker, texts)).cached == 4
 
