@@ -16,6 +16,8 @@ from types import FrameType
 
 from millirank import Client, Decision, Document, RerankError, Verdict
 
+from sidecar.held_signals import ENDING, held_signals
+
 _START_TIMEOUT_S = 30.0
 _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
@@ -23,7 +25,6 @@ _POLL_S = 0.05
 # So long that no arm is left out for its time: what is still loading then says so.
 _UNLIMITED_MS = 60_000.0
 _LAST_LINES = 5
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class PrivateSidecarError(Exception):
@@ -77,7 +78,7 @@ def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[Si
     process = None
     try:
         # A signal in the middle of Popen would leave a child that nobody knows of.
-        with log.open("wb") as output, _held_signals():
+        with log.open("wb") as output, held_signals():
             # In a session of its own: Ctrl-C reaches only the command, which then stops its children in order.
             process = subprocess.Popen(
                 [sys.executable, "-m", "sidecar", "serve"],
@@ -152,23 +153,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _held_signals() -> Iterator[None]:
-    """Signals that end the command take effect when this block has ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread gets them
-        return
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda one, frame: received.append(one)) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for missed in received:
-        signal.raise_signal(missed)
-
-
-@contextlib.contextmanager
 def orderly_end() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that no child process is left, and end with 128 + number."""
     if threading.current_thread() is not threading.main_thread():
@@ -180,7 +164,7 @@ def orderly_end() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, leave) for number in _ENDING}
+    before = {number: signal.signal(number, leave) for number in ENDING}
     try:
         yield
         if received:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.held_signals import held_signals
 from tests.bench.report import BenchError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,21 +65,23 @@ def _child(folder: Path, name: str, command: Sequence[str], settings: Mapping[st
     log = folder / f"{name}.log"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
     started = time.monotonic()
-    with log.open("wb") as errors:
-        # In a session of its own: Ctrl-C reaches only the bench, which then stops its children in order.
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env={**inherited, **settings},
-            stdin=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
+    process = None
     try:
+        with log.open("wb") as errors, held_signals():
+            # In a session of its own: Ctrl-C reaches only the bench, which then stops its children in order.
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=ROOT,
+                env={**inherited, **settings},
+                stdin=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
         tcp, unix = _addresses(process, log)
         yield Child(process, tcp, unix, started)
     finally:
-        _stop(process)
+        if process is not None:
+            _stop(process)
 
 
 def _addresses(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from router.profile import parse
 from sidecar.calibrate import pooled
 from sidecar.calibrate.collection import Collection, CollectionError, Document
 from sidecar.calibrate.fit import KS
-from sidecar.calibrate.make.built_in import NOT_MEASURED, OPTIMISM, WEIGHTS, profile
+from sidecar.calibrate.make.built_in import OFF, OPTIMISM, WEIGHTS, profile
 from sidecar.calibrate.make.measure import Measured, carried, folders
 from sidecar.calibrate.records import JudgedList
 from sidecar.calibrate.surface import RERANK, first_stage_ndcg, surface
@@ -53,7 +53,7 @@ def test_every_arm_has_weights_and_gains_for_what_may_come_along() -> None:
     assert set(made.arms) == set(WEIGHTS)
     for name, arm in made.arms.items():
         assert set(arm.weights) == set(WEIGHTS[name])
-        assert set(arm.weights) - set(arm.gains) == {signals for own, signals in NOT_MEASURED if own == name}
+        assert set(arm.weights) - set(arm.gains) == {signals for own, signals in OFF if own == name}
 
 
 def test_one_collection_is_refused() -> None:
