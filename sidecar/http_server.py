@@ -6,7 +6,6 @@ POST /v2/rerank, /v1/rerank or /rerank; the budget is a header. GET /health. Off
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import ssl
@@ -26,7 +25,7 @@ from sidecar.listeners import ListenError
 from sidecar.logs import place
 from sidecar.messages import Answer, Request, new_id
 from sidecar.pipeline import Pipeline
-from sidecar.security import read_token
+from sidecar.security import carries, read_token
 from sidecar.settings import Limits, Listen
 from sidecar.telemetry import Metrics, describe
 
@@ -123,10 +122,8 @@ class HttpServer:
 
     def _check(self, asked: web.Request) -> None:
         """Raises UnauthenticatedError or BusyError before anything of the body is read."""
-        if self._token:
-            carried = asked.headers.get("Authorization", "").removeprefix("Bearer ").encode()
-            if not hmac.compare_digest(carried, self._token):
-                raise UnauthenticatedError
+        if self._token and not carries(asked.headers.get("Authorization", ""), self._token):
+            raise UnauthenticatedError
         if self._under_way > self._limits.concurrent_requests:
             raise BusyError(self._limits.concurrent_requests)
 

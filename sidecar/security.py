@@ -96,8 +96,8 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpcio h
 
     def _carried(self, details: grpc.HandlerCallDetails) -> bool:
         for key, value in details.invocation_metadata or ():
-            if key == "authorization" and isinstance(value, str) and value.startswith(_SCHEME):
-                return hmac.compare_digest(value.removeprefix(_SCHEME).encode(), self._expected)
+            if key == "authorization" and isinstance(value, str):
+                return carries(value, self._expected)
         return False
 
     async def _refuse(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -113,6 +113,12 @@ def read_token(path: Path) -> bytes:
     if len(token.split()) != 1:
         raise SecurityError(f"listen.token_file: {path} has to hold one token, without white space")
     return token
+
+
+def carries(authorization: str, token: bytes) -> bool:
+    """Whether the value of an ``authorization`` header is ``Bearer`` and the token, compared in constant time."""
+    scheme, carried = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
+    return scheme == _SCHEME and hmac.compare_digest(carried.encode(errors="surrogateescape"), token)
 
 
 def is_loopback(host: str) -> bool:
