@@ -16,13 +16,13 @@ from pathlib import Path
 import grpc
 from aiohttp import web
 from opentelemetry import propagate
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer
 
 from sidecar import wire
-from sidecar.errors import BusyError, Failure, UnauthenticatedError, to_failure
+from sidecar.errors import BusyError, UnauthenticatedError
+from sidecar.failures import report_failure
 from sidecar.http_shapes import answer_headers, read_request, write_answer
 from sidecar.listeners import ListenError
-from sidecar.logs import place
 from sidecar.messages import Answer, Request, new_id
 from sidecar.pipeline import Pipeline
 from sidecar.security import carries, read_token
@@ -114,7 +114,8 @@ class HttpServer:
             except asyncio.CancelledError:
                 raise  # the caller has gone
             except Exception as error:  # noqa: BLE001 - the one place where every exception becomes a status
-                response = self._failed(error, request_id, span)
+                failure = report_failure(_log, error, request_id, asked.path, span, self._metrics)
+                response = _refusal(_STATUS.get(failure.code, 500), failure.message, request_id)
             finally:
                 self._under_way -= 1
             span.set_attribute("http.response.status_code", response.status)
@@ -139,23 +140,6 @@ class HttpServer:
             content_type="application/json",
             headers=answer_headers(answer),
         )
-
-    def _failed(self, error: Exception, request_id: str, span: Span) -> web.Response:
-        failure: Failure = to_failure(error, request_id)
-        internal = failure.code is grpc.StatusCode.INTERNAL
-        _log.log(
-            logging.ERROR if internal else logging.INFO,
-            "request failed",
-            extra={
-                "request_id": request_id,
-                "code": failure.code.name,
-                **({"error": place(error)} if internal else {"detail": failure.message}),
-            },
-        )
-        span.set_attribute("millirank.request_id", request_id)
-        span.set_status(Status(StatusCode.ERROR, failure.code.name))
-        self._metrics.failed(failure.code.name)
-        return _refusal(_STATUS.get(failure.code, 500), failure.message, request_id)
 
 
 def _refusal(status: int, message: str, request_id: str = "") -> web.Response:

@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 import grpc
 from opentelemetry import propagate
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer
 
 from sidecar import wire
-from sidecar.errors import Failure, MemoryBoundError, to_failure
-from sidecar.logs import place
+from sidecar.errors import Failure, MemoryBoundError
+from sidecar.failures import report_failure
 from sidecar.messages import Request
 from sidecar.pipeline import Pipeline
 from sidecar.settings import Limits
@@ -118,24 +118,8 @@ class RerankService:
 
     def _failed(self, error: BaseException, request_id: str, method: str, span: Span) -> Failure:
         # A request that could not be read has no id yet, and its caller needs one to quote.
-        request_id = request_id or uuid.uuid4().hex
-        failure = to_failure(error, request_id)
-        code = failure.code.name
-        internal = failure.code is grpc.StatusCode.INTERNAL
-        # An unexpected exception's message may quote a text: the log gets its type and place, never its words.
-        _log.log(
-            logging.ERROR if internal else logging.INFO,
-            "request failed",
-            extra={
-                "request_id": request_id,
-                "method": method,
-                "code": code,
-                **({"error": place(error)} if internal else {"detail": failure.message}),
-            },
-        )
-        span.set_attributes({"rpc.grpc.status_code": failure.code.value[0], "millirank.request_id": request_id})
-        span.set_status(Status(StatusCode.ERROR, code))
-        self._metrics.failed(code)
+        failure = report_failure(_log, error, request_id or uuid.uuid4().hex, method, span, self._metrics)
+        span.set_attribute("rpc.grpc.status_code", failure.code.value[0])
         return failure
 
 
