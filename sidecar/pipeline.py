@@ -1,21 +1,16 @@
-"""One request, from its plan to its order: mode, cache, anytime scoring, fusion. Knows nothing of gRPC."""
+"""One request, from its plan to its answer: mode, cache, anytime scoring. Knows nothing of gRPC."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from opentelemetry.trace import Tracer
 
 from router.arms import Strategy
-from router.fusion import fuse, order
-from router.policy import Decision, Reason, Verdict
-from router.profile import SIGNALS_ARM, FusionWeights, Profile
-from router.promotion import cap_promotions
 from sidecar.answer_slots import AnswerSlots
 from sidecar.cache import ResultCache, SingleFlight, result_key
 from sidecar.estimates import Estimates
@@ -29,12 +24,10 @@ from sidecar.messages import (
     Explanation,
     Outcome,
     Overrun,
-    Ranked,
     Request,
-    ScoreSource,
     Timing,
-    Usage,
 )
+from sidecar.outcomes import first_stage, reranked, signals_only, view, why_nothing, without_cost
 from sidecar.planner import Plan, Planner
 from sidecar.rerankers.base import Document, Reranker
 from sidecar.scoring import ScoringJob, score_prefix
@@ -43,10 +36,6 @@ from sidecar.shadow import Shadow
 
 _log = logging.getLogger("millirank.pipeline")
 
-# A forced arm that calibration has not measured is ordered by its own scores alone.
-_MODEL_ONLY = FusionWeights(rerank=1.0, signals={})
-# Forced SIGNALS where the profile has no weights for what came along.
-_RANK_ONLY = FusionWeights(rerank=0.0, signals={"rank": 1.0})
 # Reranking behind an answer that is already out (mode observe) must not pile up.
 _MAX_OBSERVED = 64
 # Late enough for the answer to be on the wire.
@@ -146,7 +135,7 @@ class Pipeline:
         return Answer(
             request_id=request.request_id,
             explanation=plan.explanation,
-            outcome=replace(outcome, ranked=_view(outcome.ranked, request)),
+            outcome=replace(outcome, ranked=view(outcome.ranked, request)),
             cache=status,
             timing=Timing(
                 total_ms=(self._clock() - arrived) * 1e3,
@@ -159,13 +148,13 @@ class Pipeline:
     async def _outcome(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
         decision = plan.explanation.decision
         if decision.strategy is Strategy.NONE:
-            return _first_stage(request, _why_nothing(plan)), CacheStatus.MISS
+            return first_stage(request, why_nothing(plan)), CacheStatus.MISS
         if self.draining:
             draining = Degradation(DegradationReason.DRAINING, "the sidecar is shutting down")
-            return _first_stage(request, draining), CacheStatus.MISS
+            return first_stage(request, draining), CacheStatus.MISS
         if self.mode is Mode.OBSERVE:
             self._observe(request, plan)
-            unchanged = replace(_first_stage(request, None), completeness=Completeness.FIRST_STAGE_ONLY)
+            unchanged = replace(first_stage(request, None), completeness=Completeness.FIRST_STAGE_ONLY)
             return unchanged, CacheStatus.MISS
         with self._slots.take(plan.end, self._clock()) as end:
             return await self._carry_out(request, replace(plan, end=end))
@@ -173,7 +162,7 @@ class Pipeline:
     async def _carry_out(self, request: Request, plan: Plan) -> tuple[Outcome, CacheStatus]:
         decision = plan.explanation.decision
         if decision.strategy is Strategy.SIGNALS:
-            return _signals(request, decision, plan.profile), CacheStatus.MISS
+            return signals_only(request, decision, plan.profile), CacheStatus.MISS
         if not request.use_cache:
             return await self._compute(request, plan), CacheStatus.MISS
         key = result_key(
@@ -185,21 +174,21 @@ class Pipeline:
         )
         kept = self._cache.get(key)
         if kept is not None:
-            return _without_cost(kept), CacheStatus.HIT
+            return without_cost(kept), CacheStatus.HIT
         try:
             outcome, shared = await self._flights.run(
                 key, lambda: self._compute(request, plan), timeout_s=max(0.0, plan.end - self._clock())
             )
         except TimeoutError:
             late = Degradation(DegradationReason.BUDGET_EXHAUSTED, "an equal request's answer came too late")
-            return _first_stage(request, late), CacheStatus.SHARED
+            return first_stage(request, late), CacheStatus.SHARED
         if not shared:
             self._cache.put(key, outcome)
             return outcome, CacheStatus.MISS
         if outcome.degradations:
             # The other caller had less time than this one may have: what is missing there may still fit here.
             return await self._compute(request, plan), CacheStatus.MISS
-        return _without_cost(outcome), CacheStatus.SHARED
+        return without_cost(outcome), CacheStatus.SHARED
 
     async def _compute(self, request: Request, plan: Plan) -> Outcome:
         decision = plan.explanation.decision
@@ -226,33 +215,7 @@ class Pipeline:
             # Failures, partial work and kept scores do not teach: they say nothing about what the whole stage costs.
             elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
             self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())
-        degradation = prefix.degradation
-        if prefix.unscored and degradation is None:
-            left_out = f"{name} has no score for {len(prefix.unscored)} of {count} candidates"
-            degradation = Degradation(DegradationReason.INDEX_UNAVAILABLE, left_out)
-        if count == len(prefix.unscored):
-            # What was computed in vain still took its time and price.
-            return replace(
-                _first_stage(request, degradation),
-                usage=prefix.usage,
-                queue_ms=prefix.queue_ms,
-                score_ms=prefix.score_ms,
-            )
-        arm = plan.profile.arms.get(name)
-        weights = arm.weights.get(decision.signal_set, _MODEL_ONLY) if arm else _MODEL_ONLY
-        positions = [position for position in range(count) if position not in prefix.unscored]
-        raw = [prefix.scores[position] for position in positions]
-        signals = [request.candidates[position].signals for position in positions]
-        fused = fuse(raw, signals, positions, weights)
-        return Outcome(
-            ranked=_ranked(request, positions, fused, raw, ScoreSource.RERANKER, reranker.limits.promotion_cap),
-            scored_k=len(positions),
-            completeness=Completeness.PARTIAL if degradation else Completeness.FULL,
-            degradations=(degradation,) if degradation else (),
-            usage=prefix.usage,
-            queue_ms=prefix.queue_ms,
-            score_ms=prefix.score_ms,
-        )
+        return reranked(request, plan, prefix, reranker.limits.promotion_cap)
 
     def _has_work(self) -> bool:
         """Whether there is anything that work behind answers has to give way to; while draining, always."""
@@ -277,91 +240,3 @@ class Pipeline:
         task = asyncio.create_task(behind())
         self._observed.add(task)
         task.add_done_callback(self._observed.discard)
-
-
-def _why_nothing(plan: Plan) -> Degradation | None:
-    """NONE is a degradation only where something better was wanted and could not be had."""
-    decision = plan.explanation.decision
-    if plan.overloaded:
-        return Degradation(
-            DegradationReason.OVERLOADED, "no arm that is expected to help fits the time behind those who wait already"
-        )
-    if decision.reason is Reason.BUDGET_TOO_SMALL:
-        return Degradation(
-            DegradationReason.BUDGET_TOO_SMALL, "no arm that is expected to help fits the time or the price"
-        )
-    if decision.reason is Reason.NO_GAIN and any(not document.text for document in plan.documents):
-        return Degradation(
-            DegradationReason.INDEX_UNAVAILABLE, "documents have no text, and no index that is ready holds them all"
-        )
-    if decision.reason is Reason.NOT_READY:
-        verdicts = {arm.verdict for arm in decision.considered}
-        loading = Verdict.NOT_READY in verdicts
-        reason = DegradationReason.NOT_READY if loading else DegradationReason.CIRCUIT_OPEN
-        return Degradation(reason, "the arms that would help are not ready")
-    return None
-
-
-@functools.lru_cache(maxsize=64)
-def _unranked(count: int) -> tuple[Ranked, ...]:
-    """First-stage order; kept, because callers tend to send the same number of candidates each time."""
-    return tuple(Ranked(index, None, None, ScoreSource.FIRST_STAGE) for index in range(count))
-
-
-def _first_stage(request: Request, degradation: Degradation | None) -> Outcome:
-    return Outcome(
-        ranked=_unranked(len(request.candidates)),
-        scored_k=0,
-        completeness=Completeness.FIRST_STAGE_ONLY if degradation else Completeness.FULL,
-        degradations=(degradation,) if degradation else (),
-    )
-
-
-def _signals(request: Request, decision: Decision, profile: Profile) -> Outcome:
-    count = decision.planned_k
-    arm = profile.arms.get(SIGNALS_ARM)
-    weights = arm.weights.get(decision.signal_set, _RANK_ONLY) if arm else _RANK_ONLY
-    fused = fuse(None, [candidate.signals for candidate in request.candidates[:count]], range(count), weights)
-    return Outcome(
-        ranked=_ranked(request, range(count), fused, None, ScoreSource.SIGNALS),
-        scored_k=count,
-        completeness=Completeness.FULL,
-    )
-
-
-def _ranked(
-    request: Request,
-    scored: Sequence[int],
-    fused: Sequence[float],
-    raw: Sequence[float] | None,
-    source: ScoreSource,
-    promotion_cap: int = 0,
-) -> tuple[Ranked, ...]:
-    """The scored candidates in their new order, the rest behind them in first-stage order.
-
-    With ``promotion_cap`` nobody stands more than so many places above its first-stage rank, whatever the scores say.
-    """
-    places = {position: place for place, position in enumerate(scored)}
-    ranked = []
-    wished = order(fused, scored, len(request.candidates))
-    for position in cap_promotions(wished, promotion_cap) if promotion_cap else wished:
-        place = places.get(position)
-        if place is None:
-            ranked.append(Ranked(position, None, None, ScoreSource.FIRST_STAGE))
-        else:
-            ranked.append(Ranked(position, fused[place], raw[place] if raw else None, source))
-    return tuple(ranked)
-
-
-def _without_cost(outcome: Outcome) -> Outcome:
-    """What a kept or shared answer costs whom it is given to: nothing."""
-    pairs = outcome.usage.pairs
-    return replace(outcome, usage=Usage(pairs=pairs, cached_pairs=pairs), queue_ms=0.0, score_ms=0.0)
-
-
-def _view(ranked: tuple[Ranked, ...], request: Request) -> tuple[Ranked, ...]:
-    """``min_score`` and ``top_n`` are the caller's view of an outcome, applied last."""
-    if request.min_score is not None:
-        least = request.min_score
-        ranked = tuple(item for item in ranked if item.raw_score is None or item.raw_score >= least)
-    return ranked[: request.top_n] if request.top_n else ranked
