@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 # Imported for reflection: it serves the descriptors of what is registered in the default pool.
 from millirank.v1 import rerank_service_pb2
 
+from sidecar.health_server import HealthServer
 from sidecar.listeners import ListenError, bind_tcp, bind_unix
 from sidecar.pipeline import Pipeline
 from sidecar.security import RequireToken, credentials, is_loopback
@@ -59,6 +60,7 @@ class Server:
         self._server.add_generic_rpc_handlers((service.handlers(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health_server = HealthServer(self._health, listen.health) if listen.health else None
         names = (
             rerank_service_pb2.DESCRIPTOR.services_by_name["RerankService"].full_name,
             health.SERVICE_NAME,
@@ -78,6 +80,8 @@ class Server:
             addresses.append(bind_unix(self._server, "listen.unix", Path(self._listen.unix)))
         await self._server.start()
         await self._report(health_pb2.HealthCheckResponse.SERVING)
+        if self._health_server is not None:
+            await self._health_server.start()
         _log.info("serving", extra={"addresses": addresses})
         return tuple(addresses)
 
@@ -88,6 +92,8 @@ class Server:
         _log.info("draining", extra={"linger_s": linger_s, "drain_s": drain_s})
         await asyncio.sleep(linger_s)
         await self._server.stop(drain_s)
+        if self._health_server is not None:
+            await self._health_server.stop()
         _log.info("stopped")
 
     async def _report(self, status: int) -> None:

@@ -74,6 +74,9 @@ class Listen(Section):
     http: str = Field(
         "", description="host:port of a rerank endpoint as Cohere and Jina have it, POST /v2/rerank; '' is off"
     )
+    health: str = Field(
+        "", description="host:port that answers gRPC health in plaintext and nothing else, for probes; '' is off"
+    )
     tls: Tls = Tls()
     token_file: str = Field(
         "", description="file of a bearer token that every call but health checks has to carry; '' asks for none"
