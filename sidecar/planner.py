@@ -22,8 +22,7 @@ from sidecar.estimates import Estimates
 from sidecar.loop_lag import LoopLag
 from sidecar.messages import Explanation, Request, new_id
 from sidecar.profiles import Profiles
-from sidecar.rerankers.base import Document, Reranker
-from sidecar.rerankers.kept_scores import KeptScores
+from sidecar.rerankers.base import Document, Reranker, ScoreRequest
 from sidecar.settings import BudgetSettings, Mode
 
 # Fusing the signals is plain arithmetic on the event loop.
@@ -92,7 +91,8 @@ class Planner:
             documents = _as_documents(request) if open_question else ()
             rerankers = self._rerankers if open_question else {}
             unreadable = _without_text(documents)
-            work = {name: _work(reranker, request, documents, unreadable) for name, reranker in rerankers.items()}
+            asked = ScoreRequest(request.query, request.instruction, documents, request.use_cache)
+            work = {name: _work(reranker, asked, unreadable) for name, reranker in rerankers.items()}
             decision_id = new_id()
             decision = (
                 _mode_off() if mode is Mode.OFF else self._decide(decision_id, request, traits, profile, work, end)
@@ -202,14 +202,12 @@ def _without_text(documents: Sequence[Document]) -> Work | None:
     return Work((), refusal=f"{missing} of {len(documents)} documents have no text") if missing else None
 
 
-def _work(reranker: Reranker, request: Request, documents: Sequence[Document], unreadable: Work | None) -> Work:
+def _work(reranker: Reranker, request: ScoreRequest, unreadable: Work | None) -> Work:
     if reranker.availability().state is State.OFF:
         return _NO_WORK  # it may have nothing to answer with
     if unreadable is not None and reranker.limits.reads_text:
         return unreadable
-    if not request.use_cache and isinstance(reranker, KeptScores):
-        reranker = reranker.inner  # nothing that is kept may be used
-    return reranker.work(request.query, request.instruction, documents)
+    return reranker.work(request)
 
 
 def _mode_off() -> Decision:

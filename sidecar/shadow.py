@@ -147,7 +147,7 @@ class Shadow:
             return Dropped.CANNOT_SCORE
         if reference.availability().state is not State.READY:
             return Dropped.NOT_READY
-        if reference.work(request.query, request.instruction, documents).refusal:
+        if reference.work(ScoreRequest(request.query, request.instruction, documents, use_cache=False)).refusal:
             return Dropped.CANNOT_SCORE
         end = self._clock() + PATIENCE_S
         while others_work():

@@ -93,8 +93,8 @@ class ScriptedReranker:
     def availability(self) -> Availability:
         return self.state
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
-        return Work(tokens=(self._tokens,) * len(documents))
+    def work(self, request: ScoreRequest) -> Work:
+        return Work(tokens=(self._tokens,) * len(request.documents))
 
     async def start(self) -> None:
         """Nothing to load."""

@@ -61,7 +61,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One chunk of one request: candidates in first-stage order. ``use_cache`` False: no kept score is used or kept.
+    """Candidates of one request, or of one chunk of it, in first-stage order.
+
+    ``use_cache`` False: no kept score is used or kept.
 
     ``turn`` is the worker to use, where the caller has waited for it (see `Reranker.scheduler`).
     """
@@ -143,8 +145,11 @@ class Reranker(Protocol):
         """Whether it can take work now, and if not, why."""
         ...
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
-        """What scoring these candidates would still have to compute. An estimate; costs microseconds."""
+    def work(self, request: ScoreRequest) -> Work:
+        """What scoring these candidates would still have to compute, and everything if it may not use what is kept.
+
+        ``turn`` is not looked at. An estimate; costs microseconds.
+        """
         ...
 
     async def start(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 
 from opentelemetry.trace import Tracer
@@ -117,7 +118,7 @@ class CascadeReranker:
                 return Availability(state, "; ".join(reasons))
         return Availability(State.READY)
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """What both stages are predicted to take, in microseconds (median, without the queue), as tokens.
 
         A candidate costs its part of the first stage; the first ``second_k`` also cost the mean candidate's part of
@@ -125,8 +126,8 @@ class CascadeReranker:
         ``fixed_tokens``. The price per token is the dearest over the first k candidates, whatever k may be scored and
         whoever of them is best, so that no k is promised cheaper than it is.
         """
-        first = self._first.work(query, instruction, documents)
-        second = self._second.work(query, instruction, documents)
+        documents = request.documents
+        first, second = self._first.work(request), self._second.work(request)
         refusals = [work.refusal for work in (first, second) if work.refusal]
         if refusals or not documents:
             return Work((), refusal="; ".join(refusals))
@@ -204,7 +205,7 @@ class CascadeReranker:
 
     @staticmethod
     def _job(stage: Reranker, request: ScoreRequest, documents: Sequence[Document], end: float) -> ScoringJob:
-        work = stage.work(request.query, request.instruction, documents)
+        work = stage.work(replace(request, documents=documents))
         return ScoringJob(request.query, request.instruction, documents, work, end, request.use_cache)
 
     async def _run(self, stage: Reranker, job: ScoringJob) -> ScoredPrefix:

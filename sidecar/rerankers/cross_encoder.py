@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from router.arms import Strategy, Work
 from sidecar.engines.batching import estimated_tokens
-from sidecar.rerankers.base import Document, Limits, Scored
+from sidecar.rerankers.base import Document, Limits, Scored, ScoreRequest
 from sidecar.rerankers.loadable import Loadable
 from sidecar.rerankers.local import LocalReranker
 from sidecar.scheduler import Scheduling, Turn
@@ -19,12 +19,12 @@ class CrossEncoder(LocalReranker):
     def __init__(self, name: str, model: Loadable, scheduling: Scheduling = Scheduling()) -> None:  # noqa: B008 - frozen
         super().__init__(name, Strategy.CROSS_ENCODER, model, Limits(max_chunk_documents=64), scheduling)
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """Tokens of every pair: estimated from characters (see `estimated_tokens`), the query's part in each."""
         limits = self._truncation
-        query_tokens = estimated_tokens(query, limits.query_max_tokens)
+        query_tokens = estimated_tokens(request.query, limits.query_max_tokens)
         room = limits.max_tokens - query_tokens
-        return Work(tuple(query_tokens + estimated_tokens(document.text, room) for document in documents))
+        return Work(tuple(query_tokens + estimated_tokens(document.text, room) for document in request.documents))
 
     async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, turn: Turn) -> Scored:
         texts = tuple(self._document_text(document) for document in documents)

@@ -33,17 +33,18 @@ class IndexedReranker(LocalReranker):
             self._collections = tuple(collection for collection, _ in model.load.spec.collections)
         self._queries: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """The query's tokens, unless its vectors are kept, and next to nothing for each document (`document_tokens`).
 
         Refuses candidates without an `indexed_ref`, of several collections, or of one that is not configured.
         """
+        documents = request.documents
         refusal = self._refusal(documents)
         if refusal:
             return Work((), refusal=refusal, unknown=bool(self._unknown(documents)))
         count = len(documents)
         tokens = tuple(document_tokens(position + 1) - document_tokens(position) for position in range(count))
-        known = not documents or self._key(query, documents) in self._queries
+        known = not documents or self._key(request.query, documents) in self._queries
         return Work(tokens, fixed_tokens=0 if known else QUERY_TOKENS, warm=count)
 
     async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:

@@ -38,11 +38,6 @@ class KeptScores:
         self._scores: TTLCache[bytes, float] = TTLCache(max_bytes, ttl_s, timer, lambda _: BYTES_PER_SCORE)
 
     @property
-    def inner(self) -> Reranker:
-        """The reranker whose scores are kept; its `work` is what a request that uses no kept scores would compute."""
-        return self._inner
-
-    @property
     def identity(self) -> Identity:
         """That of the reranker inside."""
         return self._inner.identity
@@ -61,16 +56,20 @@ class KeptScores:
         """That of the reranker inside: one that can't score now is not asked, whatever is kept."""
         return self._inner.availability()
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """The work of the reranker inside for what is not kept; kept pairs are warm and cost nothing.
 
         What is paid once per request is paid only if a pair is left. A document that occurs twice counts twice.
+        Without ``use_cache`` it is all of the work of the reranker inside.
         """
-        keys = self._keys(query, instruction, documents)
+        if not request.use_cache:
+            return self._inner.work(request)
+        documents = request.documents
+        keys = self._keys(request.query, request.instruction, documents)
         left = [position for position, key in enumerate(keys) if key not in self._scores]
         if not left:
             return Work((0,) * len(documents), warm=len(documents))
-        work = self._inner.work(query, instruction, [documents[position] for position in left])
+        work = self._inner.work(replace(request, documents=[documents[position] for position in left]))
         if work.refusal or len(left) == len(documents):
             return work
         tokens = [0] * len(documents)

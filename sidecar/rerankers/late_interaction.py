@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from router.arms import State, Strategy, Work
 from sidecar.engines.batching import estimated_tokens, kept_tokens
-from sidecar.rerankers.base import Document, Limits, RerankerError, Scored
+from sidecar.rerankers.base import Document, Limits, RerankerError, Scored, ScoreRequest
 from sidecar.rerankers.loadable import Loadable
 from sidecar.rerankers.local import LocalReranker
 from sidecar.scheduler import Scheduling, Turn
@@ -59,7 +59,7 @@ class LateInteraction(LocalReranker):
         """Documents that wait for idle time."""
         return len(self._cold)
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """Tokens of the documents whose vectors are not kept, estimated from characters, and the query's.
 
         Of those that are kept, every sixteenth counts as one token (see `kept_tokens`); a kept query counts as none.
@@ -68,14 +68,14 @@ class LateInteraction(LocalReranker):
         warm, limit = self._warm, self._truncation.max_tokens
         tokens = []
         kept = 0
-        for document in documents:
+        for document in request.documents:
             if document.digest in warm:
                 tokens.append(kept_tokens(kept + 1) - kept_tokens(kept))
                 kept += 1
             else:
                 tokens.append(estimated_tokens(document.text, limit))
-        known = self._query_text(query) in self._queries
-        query_tokens = 0 if known else estimated_tokens(query, self._truncation.query_max_tokens)
+        known = self._query_text(request.query) in self._queries
+        query_tokens = 0 if known else estimated_tokens(request.query, self._truncation.query_max_tokens)
         return Work(tuple(tokens), fixed_tokens=query_tokens, warm=kept)
 
     def remember(self, documents: Sequence[Document]) -> None:

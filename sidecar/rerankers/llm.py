@@ -111,12 +111,12 @@ class LlmReranker:
         """OFF with the reason, WARMING until the SDK is imported, then as the circuit is."""
         return self._guard.availability(self._off, "importing the openai library" if self._chat is None else "")
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """Tokens and price as `estimated_work` has them."""
         return estimated_work(
-            query,
-            instruction,
-            documents,
+            request.query,
+            request.instruction,
+            request.documents,
             max_document_tokens=self._max_document_tokens,
             prompting=self._prompting,
             prices=self._prices,

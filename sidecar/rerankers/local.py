@@ -102,7 +102,7 @@ class LocalReranker(ABC):
         goes in several; nothing more is sent once the caller is cancelled.
         Raises TimeoutError, NotReadyError or BackendError.
         """
-        work = self.work(request.query, request.instruction, request.documents)
+        work = self.work(request)
         if request.turn is not None:
             tokens = work.tokens_at(len(request.documents))
             return await self._score_chunk(request.query, request.documents, tokens, request.turn)
@@ -127,7 +127,7 @@ class LocalReranker(ABC):
         )
 
     @abstractmethod
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """What is still to compute."""
 
     @abstractmethod

@@ -98,14 +98,14 @@ class HttpReranker:
         """OFF with the reason, WARMING until the first calls are over, then as the circuit is."""
         return self._guard.availability(self._off, "" if self._loaded else "getting to know the endpoint")
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         """Tokens of every pair, estimated from characters, the query's part in each; and their price per token.
 
         A document has one price, whatever its length, and `Work` has one price per token: it is the dearest mean
         price over the first k candidates, whatever k may be scored, so that no k is promised cheaper than it is.
         """
-        query_tokens = estimated_tokens(query, _NO_CUT)
-        tokens = tuple(query_tokens + estimated_tokens(document.text, _NO_CUT) for document in documents)
+        query_tokens = estimated_tokens(request.query, _NO_CUT)
+        tokens = tuple(query_tokens + estimated_tokens(document.text, _NO_CUT) for document in request.documents)
         dearest = max((k / total for k, total in enumerate(accumulate(tokens), start=1)), default=0.0)
         return Work(tokens, micro_usd_per_token=self._micro_usd_per_document * dearest)
 
@@ -150,7 +150,7 @@ class HttpReranker:
             scores = await self._ask(self._endpoint, request, call.limit_s)
         return Scored(
             scores=scores,
-            tokens=self.work(request.query, request.instruction, request.documents).tokens_at(len(scores)),
+            tokens=self.work(request).tokens_at(len(scores)),
             compute_ms=1000 * call.elapsed_s,
             micro_usd=self._micro_usd_per_document * len(scores),
         )

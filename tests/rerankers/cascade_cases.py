@@ -34,8 +34,8 @@ class Backwards(ScriptedReranker):
 class Priced(ScriptedReranker):
     """Costs 2 micro-USD a token, and differs in tokens from document to document."""
 
-    def work(self, query: str, instruction: str, documents: Any) -> Work:
-        return Work(tuple(10 * len(each.text) for each in documents), fixed_tokens=5, micro_usd_per_token=2.0)
+    def work(self, request: ScoreRequest) -> Work:
+        return Work(tuple(10 * len(each.text) for each in request.documents), fixed_tokens=5, micro_usd_per_token=2.0)
 
 
 def wide(clock: Clock | None = None, **fields: Any) -> ScriptedReranker:

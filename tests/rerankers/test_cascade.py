@@ -67,7 +67,7 @@ async def test_no_documents() -> None:
     reranker = cascade(first, second)
     assert await reranker.score(ScoreRequest(QUERY, "", []), GENEROUS_S) == Scored(scores=(), tokens=0)
     assert first.calls == second.calls == []
-    assert reranker.work(QUERY, "", []) == Work(())
+    assert reranker.work(ScoreRequest(QUERY, "", [])) == Work(())
 
 
 async def test_fewer_documents_than_second_k() -> None:

@@ -100,7 +100,7 @@ def test_work_is_about_what_it_takes(models: Models) -> None:
     texts = [f"{number} about csv files, readers and {'the rows of them ' * 10}" for number in range(30)]
     ratios = []
     for _ in range(15):
-        predicted = models.both.work(QUERY, "", list(map(document, texts))).tokens_at(len(texts))
+        predicted = models.both.work(ScoreRequest(QUERY, "", list(map(document, texts)))).tokens_at(len(texts))
         started = time.monotonic()
         models.score(models.both, texts)
         ratios.append(1e6 * (time.monotonic() - started) / predicted)

@@ -9,6 +9,7 @@ import pytest
 from router.arms import Availability, State, Strategy, Work
 from sidecar.rerankers.base import (
     Limits,
+    ScoreRequest,
 )
 from tests.helpers import Clock, ScriptedReranker
 from tests.rerankers.cascade_cases import (
@@ -96,7 +97,7 @@ def test_stages_that_make_no_cascade(stages: Any, second_k: int, words: str) -> 
 
 def test_work_is_microseconds_of_both_stages() -> None:
     """1 ms for each of ten candidates, 5 ms more for the first four, 0.2 ms beside them; about."""
-    work = cascade(wide(), deep()).work(QUERY, "", asked().documents)
+    work = cascade(wide(), deep()).work(asked())
     assert [work.tokens_at(k) for k in (1, 4, 10)] == pytest.approx([6_200, 24_200, 30_200], rel=0.1)
 
 
@@ -106,7 +107,7 @@ async def test_work_learns_what_the_stages_take() -> None:
     reranker = cascade(wide(clock), deep(clock), clock=clock, known=priors(0.5, 2.5))
     for _ in range(20):
         assert (await reranker.score(asked(), GENEROUS_S)).shortfall == ""
-    assert reranker.work(QUERY, "", asked().documents).tokens_at(10) == pytest.approx(30_000, rel=0.15)
+    assert reranker.work(asked()).tokens_at(10) == pytest.approx(30_000, rel=0.15)
 
 
 def test_warm_up_samples_are_both_stages() -> None:
@@ -126,7 +127,7 @@ def test_refusals_are_passed_on() -> None:
     """What one stage can't score the cascade can't."""
     first, second = wide(), deep()
     second.work = lambda *_: Work((), refusal="no index has them")  # type: ignore[method-assign]
-    assert cascade(first, second).work(QUERY, "", asked().documents) == Work((), refusal="no index has them")
+    assert cascade(first, second).work(asked()) == Work((), refusal="no index has them")
 
 
 @pytest.mark.parametrize("priced", ["first", "second", "both"])
@@ -138,9 +139,9 @@ async def test_no_k_is_promised_cheaper_than_it_is(priced: str) -> None:
             stages[place] = Priced({"first": "wide", "second": "deep"}[place], strategy)
     first, second = stages["first"], stages["second"]
     documents = asked().documents
-    work = cascade(first, second).work(QUERY, "", documents)
+    work = cascade(first, second).work(ScoreRequest(QUERY, "", documents))
     for k in range(1, len(documents) + 1):
-        own, other = first.work("", "", documents[:k]), second.work("", "", documents[:k])
+        own, other = first.work(ScoreRequest("", "", documents[:k])), second.work(ScoreRequest("", "", documents[:k]))
         dearest_four = sum(sorted(other.tokens)[-4:]) + other.fixed_tokens
         price = own.tokens_at(k) * own.micro_usd_per_token + dearest_four * other.micro_usd_per_token
         assert work.tokens_at(k) * work.micro_usd_per_token >= price * (1 - 1e-9)

@@ -145,7 +145,7 @@ async def test_a_score_does_not_depend_on_its_neighbours(reranker: Reranker, eng
 async def test_cancelling_frees_the_caller_and_the_model(reranker: Reranker, engine: Engine) -> None:
     """A cancelled caller returns at once, and no further chunk of its list is sent (invariant 6)."""
     documents = engine.long_list("cancelled")
-    before = reranker.work(QUERY, "", documents)
+    before = reranker.work(ScoreRequest(QUERY, "", documents))
     caller = asyncio.create_task(score(reranker, documents))
     await asyncio.sleep(0.1)
     assert not caller.done()
@@ -156,7 +156,7 @@ async def test_cancelling_frees_the_caller_and_the_model(reranker: Reranker, eng
     assert time.monotonic() - cancelled_at < 0.1
     await score(reranker, documents[-1:])
     assert reranker.queue_ms(math.inf) == 0.0
-    after = reranker.work(QUERY, "", documents)
+    after = reranker.work(ScoreRequest(QUERY, "", documents))
     assert after.warm - before.warm < 150, "the rest of the list was computed for nobody"
 
 
@@ -181,7 +181,7 @@ async def test_work_counts_what_the_model_reads(reranker: Reranker, engine: Engi
     """The estimate has one entry per document, stops at the truncation, and is right to a factor of 1.5 in English."""
     prose = "When the program starts, it reads the settings from a file and opens a connection to the server. "
     documents = engine.documents([*(f"{number}: {prose * 3}" for number in range(4)), prose * 500])
-    work = reranker.work(QUERY, "", documents)
+    work = reranker.work(ScoreRequest(QUERY, "", documents))
     assert len(work.tokens) == len(documents)
     assert work.tokens[-1] <= 256
     read = (await local_models.score(reranker, documents)).tokens

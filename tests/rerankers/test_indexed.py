@@ -49,27 +49,29 @@ def unloaded(*names: str) -> IndexedReranker:
 
 async def test_candidates_without_a_reference_are_refused() -> None:
     """Some without: refused with the count, before any work is planned."""
-    work = unloaded("a").work("q", "", [refer("1", "a"), Document("x", "text", b"0" * 16), refer("2", "a")])
+    work = unloaded("a").work(
+        ScoreRequest("q", "", [refer("1", "a"), Document("x", "text", b"0" * 16), refer("2", "a")])
+    )
     assert (work.refusal, work.tokens) == ("1 of 3 documents have no indexed_ref", ())
 
 
 async def test_collection_that_is_not_configured_is_refused() -> None:
     """The name, and those that there are."""
-    work = unloaded("a", "b").work("q", "", [refer("1", "a"), refer("1", "c")])
+    work = unloaded("a", "b").work(ScoreRequest("q", "", [refer("1", "a"), refer("1", "c")]))
     assert work.refusal == "no index is configured for the collection 'c'; configured: a, b"
     assert work.unknown, "so that a forced request gets NOT_FOUND"
 
 
 async def test_several_collections_are_refused() -> None:
     """Scores of different indexes can't be compared, so they are not mixed."""
-    work = unloaded("a", "b").work("q", "", [refer("1", "b"), refer("1", "a")])
+    work = unloaded("a", "b").work(ScoreRequest("q", "", [refer("1", "b"), refer("1", "a")]))
     assert work.refusal == "the documents lie in 2 collections (a, b); send those of one at a time"
 
 
 async def test_work_is_the_query_and_little_else() -> None:
     """A query costs its 32 tokens, sixteen documents cost one, all of them are warm; and no text is needed."""
     reranker = unloaded("a")
-    work = reranker.work("q", "", [refer(str(number), "a") for number in range(40)])
+    work = reranker.work(ScoreRequest("q", "", [refer(str(number), "a") for number in range(40)]))
     assert (work.fixed_tokens, sum(work.tokens), len(work.tokens), work.warm, work.refusal) == (32, 3, 40, 40, "")
     assert not reranker.limits.reads_text
 
@@ -175,9 +177,9 @@ async def test_a_query_is_encoded_once(indexed: IndexedReranker) -> None:
     """The second chunk of a request finds the query's vectors, and both sides know."""
     refs = [refer(each.id) for each in documents()[:20]]
     query = "a question that nobody has asked before"
-    assert indexed.work(query, "", refs).fixed_tokens == 32
+    assert indexed.work(ScoreRequest(query, "", refs)).fixed_tokens == 32
     first = await score(indexed, refs[:10], query)
-    assert indexed.work(query, "", refs).fixed_tokens == 0
+    assert indexed.work(ScoreRequest(query, "", refs)).fixed_tokens == 0
     second = await score(indexed, refs[10:], query)
     assert (first.tokens, second.tokens) == (32, 0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +26,8 @@ ROOMY = 1 << 20
 class Counting(ScriptedReranker):
     """A scripted reranker that charges for the query as well, and may answer something prepared for any documents."""
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
-        return replace(super().work(query, instruction, documents), fixed_tokens=7, micro_usd_per_token=2.0)
+    def work(self, request: ScoreRequest) -> Work:
+        return replace(super().work(request), fixed_tokens=7, micro_usd_per_token=2.0)
 
     @property
     def asked_for(self) -> list[list[str]]:
@@ -78,22 +78,32 @@ async def test_work_is_what_is_left() -> None:
     """Kept pairs are warm and cost nothing; what is paid once is paid only while a pair is left."""
     reranker = kept(Counting())
     mixed = texts("read", "new", "csv")
-    assert reranker.work(QUERY, "", mixed) == Work((10, 10, 10), fixed_tokens=7, micro_usd_per_token=2.0)
+    assert reranker.work(ScoreRequest(QUERY, "", mixed)) == Work((10, 10, 10), fixed_tokens=7, micro_usd_per_token=2.0)
     await score(reranker, texts("read", "csv"))
-    assert reranker.work(QUERY, "", mixed) == Work((0, 10, 0), fixed_tokens=7, micro_usd_per_token=2.0, warm=2)
-    assert reranker.work(QUERY, "", mixed[::2]) == Work((0, 0), warm=2)
+    assert reranker.work(ScoreRequest(QUERY, "", mixed)) == Work(
+        (0, 10, 0), fixed_tokens=7, micro_usd_per_token=2.0, warm=2
+    )
+    assert reranker.work(ScoreRequest(QUERY, "", mixed[::2])) == Work((0, 0), warm=2)
+
+
+async def test_without_the_cache_everything_is_left() -> None:
+    """Work that may not use what is kept is all of the work of the reranker inside."""
+    reranker = kept(Counting())
+    await score(reranker, texts("read", "csv"))
+    asked = ScoreRequest(QUERY, "", texts("read", "csv"), use_cache=False)
+    assert reranker.work(asked) == Work((10, 10), fixed_tokens=7, micro_usd_per_token=2.0)
 
 
 async def test_a_refusal_is_passed_on() -> None:
     """What the reranker inside can't score at all is refused, also when other candidates' scores are kept."""
 
     class Refusing(Counting):
-        def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+        def work(self, request: ScoreRequest) -> Work:
             return Work((), refusal="no")
 
     reranker = kept(Refusing())
     await score(reranker, texts("a"))
-    assert reranker.work(QUERY, "", texts("a", "b")).refusal == "no"
+    assert reranker.work(ScoreRequest(QUERY, "", texts("a", "b"))).refusal == "no"
 
 
 @pytest.mark.parametrize("change", ["query", "instruction", "revision", "tenant"])
@@ -115,7 +125,7 @@ async def test_nothing_else_hits(change: str) -> None:
         case "revision":
             inner.identity = Identity(was.name, was.strategy, "revision-2")
     assert (await reranker.score(other, 1.0)).cached == 0
-    assert reranker.work(other.query, other.instruction, other.documents).warm == 2, "it must be kept itself"
+    assert reranker.work(other).warm == 2, "it must be kept itself"
     inner.identity = was
     assert (await reranker.score(asked, 1.0)).cached == 2
 
@@ -124,7 +134,7 @@ async def test_neighbouring_fields_do_not_run_together() -> None:
     """('ab', 'c') and ('a', 'bc') are different questions."""
     reranker = kept(Counting())
     await reranker.score(ScoreRequest("ab", "c", texts("x")), 1.0)
-    assert reranker.work("a", "bc", texts("x")).warm == 0
+    assert reranker.work(ScoreRequest("a", "bc", texts("x"))).warm == 0
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
@@ -134,7 +144,7 @@ async def test_scores_that_are_not_finite_are_not_kept(wrong: float) -> None:
     inner.script = [Scored((1.0, wrong), tokens=2)]
     reranker = kept(inner)
     assert (await score(reranker, texts("a", "b"))).scores[0] == 1.0
-    assert reranker.work(QUERY, "", texts("a", "b")).warm == 0
+    assert reranker.work(ScoreRequest(QUERY, "", texts("a", "b"))).warm == 0
 
 
 @pytest.mark.parametrize("scores", [(1.0,), (1.0, 2.0, 3.0)])
@@ -159,7 +169,7 @@ async def test_candidates_that_were_left_out_are_not_kept() -> None:
     scored = await score(reranker, texts("late", "kept", "new", "late"))
     assert (scored.unscored, scored.shortfall) == ({2}, "1 of 2")
     assert (scored.scores[0], scored.scores[3], scored.cached) == (4.0, 4.0, 2)
-    assert reranker.work(QUERY, "", texts("late", "kept", "new")).tokens == (0, 0, 10)
+    assert reranker.work(ScoreRequest(QUERY, "", texts("late", "kept", "new"))).tokens == (0, 0, 10)
 
 
 async def test_a_request_that_wants_no_kept_scores() -> None:
@@ -188,7 +198,7 @@ async def test_memory_is_bounded() -> None:
     await score(reranker, texts("a", "b", "c"))
     await score(reranker, texts("a"))
     await score(reranker, texts("d"))
-    assert reranker.work(QUERY, "", texts("a", "b", "c", "d")).tokens == (0, 10, 0, 0)
+    assert reranker.work(ScoreRequest(QUERY, "", texts("a", "b", "c", "d"))).tokens == (0, 10, 0, 0)
     for few in (0, BYTES_PER_SCORE - 1):
         none = kept(Counting(), max_bytes=few)
         assert (await score(none, texts("csv"))).scores == (1.0,)
@@ -201,9 +211,9 @@ async def test_scores_end() -> None:
     reranker = kept(Counting(), clock=clock)
     await score(reranker, texts("a"))
     clock.pass_ms((TTL_S - 1) * 1e3)
-    assert reranker.work(QUERY, "", texts("a")).warm == 1
+    assert reranker.work(ScoreRequest(QUERY, "", texts("a"))).warm == 1
     clock.pass_ms(2_000)
-    assert reranker.work(QUERY, "", texts("a")).warm == 0
+    assert reranker.work(ScoreRequest(QUERY, "", texts("a"))).warm == 0
     assert (await score(reranker, texts("a"))).cached == 0
 
 
@@ -338,8 +348,7 @@ async def model() -> AsyncIterator[KeptScores]:
 async def test_kept_scores_are_the_models(model: KeptScores) -> None:
     """A list that is partly kept scores as it does without anything kept, to the last bit."""
     texts = documents(30)
-    fresh = KeptScores(model.inner, 0, TTL_S)
-    expected = (await score(fresh, texts)).scores
+    expected = (await model.score(ScoreRequest(QUERY, "", texts, use_cache=False), 60.0)).scores
     await score(model, texts[:10])
     mixed = await score(model, texts)
     assert mixed.scores == expected

@@ -37,18 +37,18 @@ async def start() -> AsyncIterator[Start]:
 
 def warm(reranker: LateInteraction, texts: Sequence[Document]) -> int:
     """How many of the documents this side believes to be warm."""
-    return reranker.work(QUERY, "", texts).warm
+    return reranker.work(ScoreRequest(QUERY, "", texts)).warm
 
 
 async def test_scored_documents_are_warm(start: Start) -> None:
     """Scoring keeps the vectors: the second time costs next to nothing and no model run, and scores the same."""
     reranker = await start()
     texts = documents(12)
-    assert reranker.work(QUERY, "", texts).warm == 0
+    assert reranker.work(ScoreRequest(QUERY, "", texts)).warm == 0
     cold = await score(reranker, texts)
-    work = reranker.work(QUERY, "", texts)
+    work = reranker.work(ScoreRequest(QUERY, "", texts))
     assert (work.warm, work.tokens, work.fixed_tokens) == (12, (1, *[0] * 11), 0)
-    assert reranker.work("a question nobody has asked", "", texts).fixed_tokens > 0
+    assert reranker.work(ScoreRequest("a question nobody has asked", "", texts)).fixed_tokens > 0
     again = await score(reranker, texts)
     assert (cold.cached, again.cached, again.tokens) == (0, 12, 0)
     assert again.scores == cold.scores

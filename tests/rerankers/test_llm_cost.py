@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sidecar.rerankers import prompts
+from sidecar.rerankers.base import ScoreRequest
 from sidecar.rerankers.llm import LlmReranker
 from tests.rerankers.fake_openai import FakeOpenAI, Fault
 from tests.rerankers.llm_cases import REQUEST, documents, request_for, until_loaded
@@ -49,7 +50,7 @@ async def test_tokens_are_estimated_where_none_are_reported(server: FakeOpenAI, 
 async def test_work_estimates_what_is_sent(llm: LlmReranker, server: FakeOpenAI) -> None:
     """Estimated prompt tokens come within 3 % of a quarter of the characters that are really sent."""
     request = request_for("how do I " * 10, *(f"{number} " + "word " * (10 * number) for number in range(40)))
-    work = llm.work(request.query, "", request.documents)
+    work = llm.work(request)
     await llm.score(request, 5.0)
     (received,) = server.received
     schema = json.dumps(received.schema, separators=(",", ":"))
@@ -61,16 +62,16 @@ async def test_work_estimates_what_is_sent(llm: LlmReranker, server: FakeOpenAI)
 def test_work_counts_each_candidate_up_to_its_cut() -> None:
     """A candidate is min(characters / 4 rounded up, cut) plus 17 prompt and 6 completion tokens."""
     llm = LlmReranker("grader", "http://a/v1", "m", max_document_tokens=10)
-    work = llm.work("q" * 8, "i" * 5, documents("", "x", "x" * 36, "x" * 37, "x" * 5000))
+    work = llm.work(ScoreRequest("q" * 8, "i" * 5, documents("", "x", "x" * 36, "x" * 37, "x" * 5000)))
     assert work.tokens == (23, 24, 32, 33, 33)
     assert work.fixed_tokens == -(-len(prompts.SYSTEM_PROMPT) // 4) + 2 + 2 + 25 + 4
 
 
 def test_pointwise_work_pays_the_prompt_for_every_candidate() -> None:
     """Pointwise nothing is shared: each candidate carries system prompt, query, instruction and brackets."""
-    asked = ("q" * 8, "i" * 5, documents("", "x" * 36, "x" * 5000))
-    listwise = LlmReranker("grader", "http://a/v1", "m", max_document_tokens=10).work(*asked)
-    pointwise = LlmReranker("grader", "http://a/v1", "m", max_document_tokens=10, prompting="pointwise").work(*asked)
+    asked = ScoreRequest("q" * 8, "i" * 5, documents("", "x" * 36, "x" * 5000))
+    listwise = LlmReranker("grader", "http://a/v1", "m", max_document_tokens=10).work(asked)
+    pointwise = LlmReranker("grader", "http://a/v1", "m", max_document_tokens=10, prompting="pointwise").work(asked)
     assert pointwise.fixed_tokens == 0
     assert pointwise.tokens == tuple(own + listwise.fixed_tokens for own in listwise.tokens)
 
@@ -79,7 +80,7 @@ async def test_pointwise_work_estimates_what_is_sent(server: FakeOpenAI) -> None
     """Estimated prompt tokens come within 3 % of a quarter of the characters of all calls together."""
     llm = await until_loaded(LlmReranker("grader", server.base_url, "m", prompting="pointwise"))
     request = request_for("how do I " * 10, *(f"{number} " + "word " * (10 * number) for number in range(8)))
-    work = llm.work(request.query, "", request.documents)
+    work = llm.work(request)
     await llm.score(request, 5.0)
     sent = [(each.system, each.user, json.dumps(each.schema, separators=(",", ":"))) for each in server.received]
     assert len(sent) == 8
@@ -90,7 +91,7 @@ async def test_pointwise_work_estimates_what_is_sent(server: FakeOpenAI) -> None
 def test_nothing_to_grade_is_free() -> None:
     """Pointwise without candidates there is no work, and no token that a price could be divided by."""
     llm = LlmReranker("grader", "http://a/v1", "m", prompting="pointwise", completion_price_micro_usd_per_1k=1)
-    work = llm.work("q", "", ())
+    work = llm.work(ScoreRequest("q", "", ()))
     assert (work.tokens, work.fixed_tokens, work.micro_usd_per_token) == ((), 0, 0.0)
 
 
@@ -108,7 +109,7 @@ def test_estimated_price_is_never_below_the_sum(
         completion_price_micro_usd_per_1k=completion_price,
         prompting=prompting,
     )
-    work = llm.work("query", "", documents(*("x" * (1 + 997 * number % 1500) for number in range(60))))
+    work = llm.work(ScoreRequest("query", "", documents(*("x" * (1 + 997 * number % 1500) for number in range(60)))))
     surplus = []
     for k in range(0 if prompting == "listwise" else 1, most + 1):
         completion = 4 + 6 * k if prompting == "listwise" else 10 * k

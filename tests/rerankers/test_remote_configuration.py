@@ -14,6 +14,7 @@ from sidecar.rerankers.base import (
     Document,
     NotReadyError,
     RerankerError,
+    ScoreRequest,
 )
 from sidecar.rerankers.remote import HttpReranker
 from tests.rerankers.fake_pool import FakePool, Fault
@@ -63,7 +64,7 @@ def test_no_k_is_promised_cheaper_than_it_is(lengths: list[int], price: float) -
     """Whatever the lengths, the first k documents' tokens times the price per token is at least k times the price of
     a document; and for one of the ks it is no more."""
     reranker = HttpReranker("pool", "http://pool/rerank", micro_usd_per_1k_documents=price)
-    work = reranker.work("query", "", [Document("d", "x" * length, b"") for length in lengths])
+    work = reranker.work(ScoreRequest("query", "", [Document("d", "x" * length, b"") for length in lengths]))
     promised = [work.tokens_at(k) * work.micro_usd_per_token for k in range(1, len(lengths) + 1)]
     actual = [k * price / 1000 for k in range(1, len(lengths) + 1)]
     assert all(high >= low * (1 - 1e-9) for high, low in zip(promised, actual, strict=True))

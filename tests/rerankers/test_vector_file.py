@@ -19,6 +19,7 @@ from router.arms import State
 from sidecar.engines.kept_vectors import KeptVectors
 from sidecar.engines.vector_file import PENDING_DOCUMENTS, VectorFile, VectorFileError, pack, stored_bytes, unpack
 from sidecar.engines.vectors import DocumentVectors, quantise
+from sidecar.rerankers.base import ScoreRequest
 from sidecar.rerankers.late_interaction import LateInteraction
 from tests.rerankers.local_models import MINILM, QUERY, copy_model, documents, late_interaction, ready, score, until
 
@@ -288,7 +289,7 @@ async def test_a_restart_is_warm(start: Start) -> None:
     texts = documents(12)
     cold = await score(before, texts)
     after = await start()
-    assert after.work(QUERY, "", texts).warm == 12
+    assert after.work(ScoreRequest(QUERY, "", texts)).warm == 12
     warm = await score(after, texts)
     assert (cold.cached, warm.cached, warm.scores) == (0, 12, cold.scores)
     assert warm.tokens < 15, "of the query alone"
@@ -310,7 +311,7 @@ async def test_a_killed_child_leaves_a_good_file(start: Start, path: Path) -> No
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await until(lambda: reranker.availability().state is State.READY and reranker.pid != pid)
-    warm = reranker.work(QUERY, "", texts).warm
+    warm = reranker.work(ScoreRequest(QUERY, "", texts)).warm
     assert warm >= 8
     assert (await score(reranker, texts)).cached == warm
 
@@ -331,10 +332,10 @@ async def test_other_weights_start_cold(start: Start, tmp_path: Path, caplog: py
     other = copy_model(MINILM, tmp_path / "other", change=lambda model: model + b"\x32\x01x")  # its doc_string
     with caplog.at_level(logging.WARNING):
         reranker = await start(other)
-    assert reranker.work(QUERY, "", texts).warm == 0
+    assert reranker.work(ScoreRequest(QUERY, "", texts)).warm == 0
     assert (await score(reranker, texts)).cached == 0
     assert any("another model revision" in record.detail for record in caplog.records)  # type: ignore[attr-defined]
-    assert (await start(max_tokens=96)).work(QUERY, "", texts).warm == 0
+    assert (await start(max_tokens=96)).work(ScoreRequest(QUERY, "", texts)).warm == 0
 
 
 async def test_a_file_that_cannot_be_used_only_costs_warmth(

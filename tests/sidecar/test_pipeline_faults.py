@@ -21,6 +21,7 @@ from sidecar.rerankers.base import (
     Limits,
     NotReadyError,
     Scored,
+    ScoreRequest,
 )
 from tests.helpers import Clock, Rig, ScriptedReranker, arm_data, profile, request, rig
 
@@ -207,8 +208,8 @@ async def test_price_limit_is_kept() -> None:
 class _Priced(ScriptedReranker):
     """A micro-USD for each token."""
 
-    def work(self, query: str, instruction: str, documents: Any) -> Any:
-        todo = super().work(query, instruction, documents)
+    def work(self, request: ScoreRequest) -> Any:
+        todo = super().work(request)
         return todo.__class__(tokens=todo.tokens, micro_usd_per_token=1.0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -135,7 +134,7 @@ class Unloaded(ScriptedReranker):
         super().__init__()
         self.state = Availability(State.OFF, "model.json is missing")
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+    def work(self, request: ScoreRequest) -> Work:
         raise RuntimeError("not loaded")
 
 
