@@ -27,9 +27,11 @@ from sidecar.service import RerankService
 from sidecar.settings import Settings
 from sidecar.shadow_log import ShadowLog
 from sidecar.telemetry import Telemetry
+from sidecar.utilisation import Utilisation
 
 if TYPE_CHECKING:
     from sidecar.http_server import HttpServer
+    from sidecar.metrics_server import MetricsServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,11 @@ class Sidecar:
     server: Server
     admin: AdminServer | None
     http: HttpServer | None
+    metrics: MetricsServer | None
     profile_watch: ProfileWatch
     logs: Sequence[DecisionLog | ShadowLog]
     loop_lag: LoopLag
+    utilisation: Utilisation
     telemetry: Telemetry
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -54,12 +58,15 @@ class Sidecar:
             await self.admin.start()
         if self.http is not None:
             await self.http.start()
+        if self.metrics is not None:
+            await self.metrics.start()
         addresses = await self.server.start()
         self._tasks.append(asyncio.create_task(self.profile_watch.run(), name="watch profiles"))
         for reranker in self.rerankers.values():
             await reranker.start()
         lag = self.loop_lag.watch(self.telemetry.metrics.loop_lag)
         self._tasks.append(asyncio.create_task(lag, name="watch loop lag"))
+        self._tasks.append(asyncio.create_task(self.utilisation.watch(), name="watch utilisation"))
         return addresses
 
     async def stop(self) -> None:
@@ -69,6 +76,8 @@ class Sidecar:
             await self.admin.stop()
         if self.http is not None:
             await self.http.stop()
+        if self.metrics is not None:
+            await self.metrics.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -84,7 +93,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
 
     Raises SettingsError, ProfileError, TelemetryError, ListenError or SecurityError, each with the setting and the fix.
     """
-    telemetry = telemetry_setup.set_up(environment, span_processor)
+    telemetry = telemetry_setup.set_up(environment, span_processor, prometheus=bool(settings.listen.metrics))
     watch = ProfileWatch(settings.profiles, on_reload=telemetry.metrics.profiles_reloaded)
     profiles = watch.current
     rerankers = assemble_rerankers.build(settings, environment, profiles.default, telemetry.tracer)
@@ -118,8 +127,8 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         shadow=shadow,
         answer_ms=settings.budget.reserve_ms,
     )
-    schedulers = {name: reranker.scheduler for name, reranker in rerankers.items()}
-    telemetry.metrics.watch({name: scheduler for name, scheduler in schedulers.items() if scheduler is not None})
+    utilisation = Utilisation([each.scheduler for each in rerankers.values() if each.scheduler is not None])
+    telemetry.metrics.watch(rerankers, lambda: pipeline.mode, lambda: utilisation.current)
     service = RerankService(pipeline, settings.limits, telemetry.tracer, telemetry.metrics)
     server = Server(service, pipeline, settings.listen, settings.limits, telemetry.metrics)
     admin = None
@@ -133,5 +142,12 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         http = HttpServer(
             pipeline, tuple(rerankers), settings.listen, settings.limits, telemetry.tracer, telemetry.metrics
         )
+    metrics = None
+    if telemetry.scraped is not None:
+        from sidecar.metrics_server import MetricsServer
+
+        metrics = MetricsServer(telemetry.scraped, settings.listen.metrics)
     logs = [log for log in (decision_log, shadow_log) if log is not None]
-    return Sidecar(settings, pipeline, rerankers, server, admin, http, watch, logs, loop_lag, telemetry)
+    return Sidecar(
+        settings, pipeline, rerankers, server, admin, http, metrics, watch, logs, loop_lag, utilisation, telemetry
+    )

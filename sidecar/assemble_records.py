@@ -10,12 +10,12 @@ from opentelemetry.trace import Tracer
 
 from router.arms import Strategy
 from sidecar.decision_log import DecisionLog
+from sidecar.metrics import Metrics
 from sidecar.profiles import Profiles
 from sidecar.rerankers.base import Reranker
 from sidecar.settings import DecisionLogSettings, SettingsError, ShadowSettings
 from sidecar.shadow import Evaluation, Shadow
 from sidecar.shadow_log import ShadowLog
-from sidecar.telemetry import Metrics
 
 _Log = TypeVar("_Log", DecisionLog, ShadowLog)
 
@@ -52,7 +52,7 @@ def shadow(
     log = _opened("shadow.file", configured.file, make)
 
     def evaluated(evaluation: Evaluation) -> None:
-        metrics.shadow_evaluated(evaluation.strategy, evaluation.rbo, evaluation.ndcg)
+        metrics.shadow_evaluated(evaluation.strategy, evaluation.rbo, evaluation.ndcg, evaluation.first_stage_ndcg)
         if log is not None:
             log.record(evaluation)
 

@@ -9,7 +9,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from sidecar.errors import Failure, to_failure
 from sidecar.logs import place
-from sidecar.telemetry import Metrics
+from sidecar.metrics import Metrics
 
 
 def report_failure(

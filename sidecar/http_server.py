@@ -21,13 +21,15 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from sidecar import wire
 from sidecar.errors import BusyError, UnauthenticatedError
 from sidecar.failures import report_failure
+from sidecar.http_listeners import open_site
 from sidecar.http_shapes import answer_headers, read_request, write_answer
 from sidecar.listeners import ListenError
 from sidecar.messages import Answer, Request, new_id
+from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
 from sidecar.security import carries, read_token
 from sidecar.settings import Limits, Listen
-from sidecar.telemetry import Metrics, describe
+from sidecar.spans import describe
 
 _log = logging.getLogger("millirank.http")
 
@@ -75,15 +77,7 @@ class HttpServer:
 
     async def start(self) -> str:
         """Opens the listener and returns its address. Raises ListenError."""
-        host, colon, port = self._listen.http.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:
-            raise ListenError(f"listen.http is {self._listen.http!r}; write host:port, such as 127.0.0.1:8080")
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host.strip("[]"), int(port), ssl_context=self._tls).start()
-        except OSError as error:
-            raise ListenError(f"listen.http: {self._listen.http} can't be opened: {error.strerror}") from None
-        address = f"{host}:{self._runner.addresses[0][1]}"
+        address = await open_site(self._runner, "listen.http", self._listen.http, self._tls)
         _log.info("serving HTTP", extra={"address": address})
         return address
 
@@ -112,6 +106,7 @@ class HttpServer:
             except web.HTTPRequestEntityTooLarge:
                 response = _refusal(413, f"the body has more than {self._limits.wire_bytes} bytes")
             except asyncio.CancelledError:
+                self._metrics.abandoned()
                 raise  # the caller has gone
             except Exception as error:  # noqa: BLE001 - the one place where every exception becomes a status
                 failure = report_failure(_log, error, request_id, asked.path, span, self._metrics)

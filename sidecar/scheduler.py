@@ -112,7 +112,13 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Requests that wait for a turn."""
-        return sum(place.turn is not None for place in self._places)
+        # Asked by threads that export metrics, too: a copy does not change while it is looked through.
+        return sum(place.turn is not None for place in tuple(self._places))
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(self._workers)
 
     @property
     def computed_ms(self) -> float:

@@ -12,8 +12,8 @@ import grpc
 
 from sidecar.errors import UnauthenticatedError, to_failure
 from sidecar.messages import new_id
+from sidecar.metrics import Metrics
 from sidecar.settings import Tls
-from sidecar.telemetry import Metrics
 
 # Whoever probes health (a kubelet, a load balancer) has no token, and learns nothing but that the process lives.
 _OPEN_METHODS = "/grpc.health.v1.Health/"

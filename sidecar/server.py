@@ -15,11 +15,11 @@ from millirank.v1 import rerank_service_pb2
 
 from sidecar.health_server import HealthServer
 from sidecar.listeners import ListenError, bind_tcp, bind_unix
+from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
 from sidecar.security import RequireToken, credentials, is_loopback
 from sidecar.service import SERVICE_NAME, RerankService
 from sidecar.settings import Limits, Listen
-from sidecar.telemetry import Metrics
 
 _log = logging.getLogger("millirank.server")
 

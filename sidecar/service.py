@@ -18,9 +18,10 @@ from sidecar import wire
 from sidecar.errors import Failure, MemoryBoundError
 from sidecar.failures import report_failure
 from sidecar.messages import Request
+from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
 from sidecar.settings import Limits
-from sidecar.telemetry import Metrics, describe
+from sidecar.spans import describe
 
 SERVICE_NAME = "millirank.v1.RerankService"
 
@@ -97,6 +98,7 @@ class RerankService:
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
+                    self._metrics.abandoned()
                     raise  # the caller has gone
                 # A cancellation from inside: left alone, it would let the caller wait for its whole deadline.
                 failure = self._failed(error, request_id, method, span)

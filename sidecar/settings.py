@@ -77,6 +77,9 @@ class Listen(Section):
     health: str = Field(
         "", description="host:port that answers gRPC health in plaintext and nothing else, for probes; '' is off"
     )
+    metrics: str = Field(
+        "", description="host:port where Prometheus reads GET /metrics; it asks nobody who they are; '' is off"
+    )
     tls: Tls = Tls()
     token_file: str = Field(
         "", description="file of a bearer token that every call but health checks has to carry; '' asks for none"

@@ -56,7 +56,8 @@ class Evaluation:
     ``answered`` and ``preferred`` are their positions in the answer's and in the reference's order; the other lists are
     in first-stage order: ``reference_scores`` are the reference's own, ``answer_scores`` those of the answer's reranker
     (None where it has none), ``lengths`` characters, ``signals`` values by name (None where a candidate has none). All
-    have k entries. ``ndcg`` is None where the reference scored all alike.
+    have k entries. ``ndcg``, and ``first_stage_ndcg`` of the order before, are None where the reference scored all
+    alike.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Evaluation:
     preferred: tuple[int, ...]
     rbo: float
     ndcg: float | None
+    first_stage_ndcg: float | None
     lengths: tuple[int, ...]
     signals: Mapping[str, tuple[float | None, ...]]
     answer_scores: tuple[float | None, ...]
@@ -216,6 +218,7 @@ def _compared(
     raw = {ranked.position: ranked.raw_score for ranked in outcome.ranked}
     preferred = tuple(order(scores, range(k), k))
     candidates = request.candidates[:k]
+    gains = scaled(scores)
     answer = None
     if decision.reranker and outcome.scored_k:
         answer = Identity(decision.reranker, decision.strategy, explanation.model_revision)
@@ -230,7 +233,8 @@ def _compared(
         answered=answered,
         preferred=preferred,
         rbo=rbo(answered, preferred),
-        ndcg=ndcg(answered, scaled(scores)),
+        ndcg=ndcg(answered, gains),
+        first_stage_ndcg=ndcg(range(k), gains),
         lengths=tuple(len(candidate.text) for candidate in candidates),
         signals={
             name: tuple(candidate.signals.get(name) for candidate in candidates) for name in explanation.traits.signals

@@ -24,6 +24,7 @@ from sidecar.cache import ResultCache
 from sidecar.decision_log import DecisionLog
 from sidecar.estimates import Estimates
 from sidecar.messages import Candidate, Request
+from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
 from sidecar.profiles import Profiles
@@ -33,7 +34,6 @@ from sidecar.server import Server
 from sidecar.service import RerankService
 from sidecar.settings import Listen, Settings
 from sidecar.shadow import Shadow
-from sidecar.telemetry import Metrics
 
 # In every query, document and exception of a leak test; must never come out where text has no business to be.
 MARKER = "zyzzyva"

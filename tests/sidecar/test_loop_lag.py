@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from sidecar.loop_lag import LoopLag
-from sidecar.telemetry import Metrics
+from sidecar.metrics import Metrics
 
 
 async def test_a_blocked_loop_is_seen() -> None:

@@ -13,8 +13,8 @@ from opentelemetry.trace import NoOpTracerProvider
 
 from router.arms import Strategy
 from sidecar import assemble_records
+from sidecar.metrics import Metrics
 from sidecar.settings import SettingsError, ShadowSettings
-from sidecar.telemetry import Metrics
 from tests.helpers import ScriptedReranker, request, rig
 
 TRACER = NoOpTracerProvider().get_tracer("tests")
@@ -44,10 +44,16 @@ async def test_agreement_goes_to_metrics_by_strategy_and_to_the_file(tmp_path: P
     assert json.loads(line)["order"] == [0, 1]
     (scope,) = json.loads(reader.get_metrics_data().to_json())["resource_metrics"][0]["scope_metrics"]  # type: ignore[union-attr]
     points = {each["name"]: each["data"]["data_points"] for each in scope["metrics"]}
-    for name in ("millirank.shadow.rbo", "millirank.shadow.ndcg"):
-        (point,) = points[name]
-        assert (point["attributes"], point["count"]) == ({"millirank.strategy": "none"}, 1)
-        assert point["sum"] == pytest.approx(1.0)
+    (point,) = points["millirank.shadow.rbo"]
+    assert (point["attributes"], point["count"]) == ({"millirank.strategy": "none"}, 1)
+    assert point["sum"] == pytest.approx(1.0)
+    # The answer's order and the one before it, so that a dashboard can show what reranking adds.
+    ndcg = {point["attributes"].pop("millirank.order"): point for point in points["millirank.shadow.ndcg"]}
+    assert {order: point["sum"] for order, point in ndcg.items()} == {
+        "answer": pytest.approx(1.0),
+        "first_stage": pytest.approx(1.0),
+    }
+    assert all(point["attributes"] == {"millirank.strategy": "none"} for point in ndcg.values())
     (point,) = points["millirank.shadow.dropped"]
     assert (point["attributes"], point["value"]) == ({"millirank.reason": "busy"}, 1)
 

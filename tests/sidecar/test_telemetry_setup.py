@@ -13,13 +13,13 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from router.arms import Strategy
+from router.arms import Availability, State, Strategy
 from router.policy import Routing
 from sidecar import telemetry
-from sidecar.rerankers.base import BackendError, Scored
+from sidecar.rerankers.base import BackendError, Limits, Scored
 from sidecar.settings import Mode
 from sidecar.telemetry import TelemetryError, _metric_exporter, _span_exporter
-from tests.helpers import MARKER, Rig, ScriptedReranker, request, rig
+from tests.helpers import MARKER, Clock, Rig, ScriptedReranker, request, rig
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"}
 
@@ -77,6 +77,12 @@ def test_exporters_that_are_not_there(environment: dict[str, str], words: str) -
         telemetry.set_up(environment)
 
 
+def test_prometheus_needs_the_sdk() -> None:
+    """An endpoint that would stay empty is refused with the variable that keeps it so."""
+    with pytest.raises(TelemetryError, match=r"listen\.metrics is set, but OTEL_SDK_DISABLED is true"):
+        telemetry.set_up({"OTEL_SDK_DISABLED": "true"}, prometheus=True)
+
+
 @pytest.mark.parametrize(
     ("environment", "name"),
     [
@@ -115,6 +121,47 @@ async def test_answers_are_counted() -> None:
     assert metrics["millirank.budget.use"][0]["sum"] > 0
     assert metrics["millirank.prediction.ratio"][0]["attributes"] == {"millirank.reranker": "scripted"}
     assert "millirank.degradations" not in metrics
+
+
+async def test_where_the_time_went() -> None:
+    """Route, queue, score and the rest add up to the duration; an answer without reranking has no stages."""
+    parts = rig(ScriptedReranker(document_ms=4.0, clock=(clock := Clock())), clock=clock)
+    await _answer(parts, "red", "blue", routing=Routing(Strategy.NONE))
+    assert "millirank.stage.time" not in parts.metrics()
+    await _answer(parts, "red", "blue", budget_ms=60_000.0)
+    metrics = parts.metrics()
+    stages = {point["attributes"]["millirank.stage"]: point["value"] for point in metrics["millirank.stage.time"]}
+    assert stages == pytest.approx({"score": 8.0, "other": 0.0}, abs=1e-6)
+    assert sum(stages.values()) == pytest.approx(sum(point["sum"] for point in metrics["millirank.request.duration"]))
+    (held,) = metrics["millirank.predictions"]
+    assert held["attributes"] == {"millirank.reranker": "scripted", "millirank.held": "none"}  # p95 was 0.2 ms
+    (coverage,) = metrics["millirank.coverage"]
+    assert (coverage["sum"], coverage["count"]) == (1.0, 1)
+
+
+async def test_budget_misses_are_what_the_promise_does_not_allow() -> None:
+    """Within budget + max(5 ms, 2 %) is kept; beyond it is a miss."""
+    clock = Clock()
+    parts = rig(ScriptedReranker(limits=Limits(2, whole_list=True), document_ms=50.0, clock=clock), clock=clock)
+    await _answer(parts, "red", "blue", budget_ms=100.0)  # 98 ms can be spent, 103 are allowed
+    assert "millirank.budget.misses" not in parts.metrics()
+    await _answer(parts, "blue", "red", budget_ms=96.0)
+    (missed,) = parts.metrics()["millirank.budget.misses"]
+    assert (missed["value"], missed["attributes"]) == (1, {"millirank.strategy": "cross_encoder"})
+
+
+async def test_states_and_mode_are_told_while_they_last() -> None:
+    """One series for each state, 1 for the present one: an alert needs no memory."""
+    reranker = ScriptedReranker()
+    parts = rig(reranker)
+    parts.instruments.watch({"scripted": reranker}, lambda: parts.pipeline.mode, lambda: 0.25)
+    reranker.state = Availability(State.CIRCUIT_OPEN, "5 failures in a row")
+    metrics = parts.metrics()
+    states = {point["attributes"]["millirank.state"]: point["value"] for point in metrics["millirank.reranker.state"]}
+    assert states == {"ready": 0, "warming": 0, "circuit_open": 1, "off": 0}
+    modes = {point["attributes"]["millirank.mode"]: point["value"] for point in metrics["millirank.mode"]}
+    assert modes == {"off": 0, "observe": 0, "on": 1}
+    assert metrics["millirank.utilisation"][0]["value"] == 0.25
 
 
 async def test_labels_of_durations_and_budget_use() -> None:
