@@ -76,6 +76,16 @@ bench-load: $(VENV)/dev ## find the capacity, then load the sidecar at 0.5 to 10
 soak: $(VENV)/dev ## load, cancellations, reloads and restarts for MINUTES=20: nothing may grow, nothing may be lost
 	$(BIN)/python -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
+# FOLDERS: only these of deploy/tools.
+DEPLOY_TOOLS := build/deploy-tools
+.PHONY: deploy-tools
+deploy-tools: ## build Helm, Kustomize and what else test-deploy needs, at pinned versions (minutes, once for all checkouts)
+	@sh deploy/tools/build.sh $(DEPLOY_TOOLS) $(FOLDERS)
+
+.PHONY: test-deploy
+test-deploy: $(VENV)/dev ## render, validate and try out what is in deploy/; part of make test, and says which tools it misses
+	$(BIN)/python -m pytest tests/deploy
+
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
 SERVICES := millirank/v1/rerank_service.proto millirank/v1/admin_service.proto
 PROTOS := millirank/v1/decision.proto $(SERVICES)
