@@ -86,6 +86,11 @@ deploy-tools: ## build Helm, Kustomize and what else test-deploy needs, at pinne
 test-deploy: $(VENV)/dev ## render, validate and try out what is in deploy/; part of make test, and says which tools it misses
 	$(BIN)/python -m pytest tests/deploy
 
+.PHONY: fuzz
+fuzz: $(VENV)/dev ## look for bytes that a reader does not take well: make fuzz [MINUTES=1] (each of 16) [TARGETS="wire llm"]
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) install --quiet $(LOCAL) -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(TARGETS) $(if $(MINUTES),--minutes $(MINUTES))
+
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
 SERVICES := millirank/v1/rerank_service.proto millirank/v1/admin_service.proto
 PROTOS := millirank/v1/decision.proto $(SERVICES)

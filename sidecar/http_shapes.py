@@ -44,17 +44,18 @@ def read_request(body: bytes, headers: Mapping[str, str], rerankers: Collection[
     if not isinstance(asked, dict):
         raise InvalidFieldError("(body)", "is not a JSON object; send one with 'query' and 'documents'")
     if unknown := sorted(set(asked) - _KEYS):
-        raise InvalidFieldError(str(unknown[0])[:64], f"is not known here; known are {', '.join(sorted(_KEYS))}")
+        name = ascii(unknown[0])[1:-1][:64]
+        raise InvalidFieldError(name, f"is not known here; known are {', '.join(sorted(_KEYS))}")
     texts = _texts(asked.get("documents"))
     query, model = _string("query", asked.get("query")), _string("model", asked.get("model", ""))
     numbers = {name: _whole(name, asked.get(name)) for name in _NUMBER_KEYS}
     message = pb.RerankRequest(
-        corpus=headers.get(CORPUS_HEADER, ""),
-        tenant=headers.get(TENANT_HEADER, ""),
         top_n=numbers["top_n"],
         routing=pb.Routing(reranker=model if model in rerankers else ""),
     )
     _set_text(message, "query", query, "query")
+    for name, header in (("corpus", CORPUS_HEADER), ("tenant", TENANT_HEADER)):
+        _set_text(message, name, headers.get(header, ""), header)
     for position, text in enumerate(texts):
         _set_text(message.documents.add(), "text", text, f"documents[{position}]")
     if (budget_ms := _budget_ms(headers.get(BUDGET_HEADER))) is not None:

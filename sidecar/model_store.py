@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sidecar import embedded
+from sidecar import embedded, json_text
 from sidecar.calibrate.stdlib import default_cache_dir
 from sidecar.engines.manifest import MANIFEST_FILE, ModelError, sha256
 
@@ -130,7 +130,7 @@ def _file_name(name: str) -> str:
 
 def _read_record(path: Path) -> Pulled:
     try:
-        data = json.loads(path.read_bytes())
+        data = json_text.loads(path.read_bytes())
         files = {str(name): str(digest) for name, digest in data["files"].items()}
         return Pulled(str(data["name"]), str(data["commit"]), str(data["folder"]), files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.profile import Profile, ProfileError, parse
+from sidecar import json_text
 
 BUILT_IN = Path(__file__).with_name("builtin_profile.json")
 DEFAULT_CORPUS = "default"
@@ -103,8 +103,8 @@ def _read(path: Path) -> tuple[Profile, Source]:
         raise ProfileError(f"profile {path} can't be read: {error.strerror}") from None
     try:
         text = raw.decode("utf-8-sig")
-        return parse(json.loads(text), revision=revision_of(raw)), Source(path, text)
+        return parse(json_text.loads(text), revision=revision_of(raw)), Source(path, text)
     except ProfileError as error:
         raise ProfileError(f"profile {path}: {error}") from None
-    except (ValueError, RecursionError) as error:  # also UTF-8 that is none, and numbers and nesting without end
+    except ValueError as error:  # also UTF-8 that is none, and numbers and nesting without end
         raise ProfileError(f"profile {path} is not valid JSON: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from router.decision import Decision
 from router.policy import choose
 from router.profile import Profile, ProfileError, parse
+from sidecar import json_text
 from sidecar.decision_log import FORMAT, Asked, dumps, plain
 
 
@@ -41,11 +41,12 @@ def read(file: IO[str], name: str) -> Iterator[Recorded]:
             return
         where = f"{name}, line {number}"
         try:
-            entry = json.loads(line)
-            if not isinstance(entry, dict):
-                raise ReplayError(
-                    f"{where} is no JSON object; is this a file that the setting decision_log.file names?"
-                )
+            entry = json_text.loads(line)
+        except ValueError as error:
+            raise ReplayError(f"{where} is not JSON: {error}") from None
+        if not isinstance(entry, dict):
+            raise ReplayError(f"{where} is no JSON object; is this a file that the setting decision_log.file names?")
+        try:
             if "profile" in entry:
                 if entry.get("format") != FORMAT:
                     raise ReplayError(f"{where}: expected format {FORMAT!r}, got {entry.get('format')!r}")
@@ -54,8 +55,6 @@ def read(file: IO[str], name: str) -> Iterator[Recorded]:
             yield Recorded(
                 entry["id"], profiles[entry["revision"]], adapter.validate_python(entry["asked"]), entry["decided"]
             )
-        except json.JSONDecodeError as error:
-            raise ReplayError(f"{where} is not JSON: {error}") from None
         except KeyError as error:
             raise ReplayError(
                 f"{where} needs {error}, which is not there; replay whole files: a profile stands before its decisions"

@@ -8,7 +8,6 @@ file or in the environment, is refused with the nearest known name: a typo must 
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -19,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from router.admission import Order
 from router.profile import SIGNALS_ARM
+from sidecar import json_text
 from sidecar.reranker_settings import (
     CHOICES,
     DEFAULT_ENGINE,
@@ -235,7 +235,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"configuration file {path} does not exist; create it or drop --config") from None
     except OSError as error:
         raise SettingsError(f"configuration file {path} can't be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"configuration file {path} is not valid TOML: {error}") from None
 
 
@@ -283,8 +283,8 @@ def _forget_other_kinds(defaults: dict[str, Any], wanted: Mapping[str, Any]) -> 
 def _decode(text: str) -> object:
     """Numbers, booleans and lists are written as JSON; everything else is taken as it stands."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return json_text.loads(text)
+    except ValueError:
         return text
 
 

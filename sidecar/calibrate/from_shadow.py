@@ -6,7 +6,6 @@ bring it, and is as wrong as the reference is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sidecar import json_text
 from sidecar.agreement import scaled
 from sidecar.calibrate.records import Floats, JudgedList
 from sidecar.shadow_log import FORMAT
@@ -44,18 +44,27 @@ def judged_lists(paths: Sequence[Path], corpus: str = "") -> ShadowLists:
     answered, that one's. Texts were never kept, so that ``query`` is a stand-in with the same traits.
     Raises ShadowError.
     """
-    records = list(_records(paths))
-    own = [record for record in records if record["corpus"] == corpus]
+    evaluations = list(_evaluations(paths))
+    own = [each for each in evaluations if each.corpus == corpus]
     if not own:
-        known = ", ".join(sorted({repr(record["corpus"]) for record in records})) or "none"
+        known = ", ".join(sorted({repr(each.corpus) for each in evaluations})) or "none"
         raise ShadowError(f"no shadow evaluation of corpus {corpus!r} in {', '.join(map(str, paths))}; there: {known}")
-    newest = max(own, key=lambda record: float(record["at"]))
-    reference = _identity(newest)
-    lists = tuple(_judged(record) for record in own if _identity(record) == reference and record["ndcg"] is not None)
-    return ShadowLists(lists, reference, len(records) - len(lists))
+    reference = max(own, key=lambda each: each.at).reference
+    lists = tuple(each.judged for each in own if each.reference == reference and each.judged is not None)
+    return ShadowLists(lists, reference, len(evaluations) - len(lists))
 
 
-def _records(paths: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """One line of a file; ``judged`` is None where the reference had no opinion."""
+
+    corpus: str
+    at: float
+    reference: tuple[str, str]
+    judged: JudgedList | None
+
+
+def _evaluations(paths: Sequence[Path]) -> Iterator[_Evaluation]:
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8")
@@ -66,27 +75,32 @@ def _records(paths: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
                 break  # it is being written, or its process was killed
             where = f"{path}, line {number}"
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
+                record = json_text.loads(line)
+            except ValueError as error:
                 raise ShadowError(f"{where} is not JSON: {error}") from None
             if not isinstance(record, dict) or record.get("format") != FORMAT:
                 raise ShadowError(f"{where} is not of format {FORMAT!r}; name a file that shadow.file has named")
-            yield record
+            try:
+                yield _evaluation(record)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise ShadowError(f"{where} is damaged ({error!r}); remove it") from None
 
 
-def _identity(record: Mapping[str, Any]) -> tuple[str, str]:
-    return record["reference"]["name"], record["reference"]["revision"]
+def _evaluation(record: Mapping[str, Any]) -> _Evaluation:
+    reference = str(record["reference"]["name"]), str(record["reference"]["revision"])
+    judged = None if record["ndcg"] is None else _judged(record, reference[0])
+    return _Evaluation(str(record["corpus"]), float(record["at"]), reference, judged)
 
 
-def _judged(record: Mapping[str, Any]) -> JudgedList:
+def _judged(record: Mapping[str, Any], reference: str) -> JudgedList:
     scores: Mapping[str, Sequence[float | None]] = record["scores"]
     ids = tuple(str(position) for position in range(len(record["lengths"])))
-    judged = scaled([float(score or 0.0) for score in scores[record["reference"]["name"]]])
+    judged = scaled([float(score or 0.0) for score in scores[reference]])
     return JudgedList(
-        query_id=record["id"],
+        query_id=str(record["id"]),
         query=stand_in(**record["query"]),
         ids=ids,
-        lengths=tuple(record["lengths"]),
+        lengths=tuple(map(int, record["lengths"])),
         signals={name: _floats(values) for name, values in record["signals"].items()},
         raw={name: _floats(values) for name, values in scores.items()},
         grades={name: round(GRADES * gain) for name, gain in zip(ids, judged, strict=True)},

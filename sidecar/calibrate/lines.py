@@ -45,7 +45,7 @@ def read_entries(path: Path, id_field: str, example: str) -> Iterator[tuple[str,
         where = f"{path}, line {number}"
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise CollectionError(f"{where} is not JSON ({error}); write {example}") from None
         if not isinstance(entry, dict):
             raise CollectionError(f"{where} is no JSON object; write {example}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sidecar import json_text
 from sidecar.calibrate.records import Floats, JudgedList
 
 _LOG = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class ScoreStore:
         damaged = 0
         for line in filter(None, lines):
             try:
-                entry: dict[str, Any] = json.loads(line)
+                entry: dict[str, Any] = json_text.loads(line)
                 self._known[entry["list"]] = entry["scores"]
             except (ValueError, KeyError, TypeError):
                 damaged += 1

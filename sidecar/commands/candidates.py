@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from rich.console import Console
 
 from router.arms import State
+from sidecar import json_text
 from sidecar.rerankers.base import Reranker
 from sidecar.settings import DecisionLogSettings, Listen, Mode, Settings, ShadowSettings
 
@@ -94,8 +94,8 @@ def read(source: str) -> list[Document]:
 def _document(line: str, number: int) -> Document:
     where = f"line {number}"
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
+        entry = json_text.loads(line)
+    except ValueError as error:
         raise InputError(f"{where} is not JSON: {error}") from None
     if not isinstance(entry, Mapping) or not isinstance(entry.get("text", "" if "indexed_ref" in entry else None), str):
         raise InputError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
 
+from sidecar import json_text
 from sidecar.calibrate import stdlib
 from sidecar.engines.export.fidelity import PairGroup
 from sidecar.engines.manifest import ModelError
@@ -43,7 +43,7 @@ def from_file(path: Path) -> list[PairGroup]:
     groups = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = json_text.loads(line)
             query, texts = row["query"], tuple(row["texts"])
             if not isinstance(query, str) or len(texts) < 2 or not all(isinstance(text, str) for text in texts):
                 raise ValueError

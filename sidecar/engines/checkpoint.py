@@ -6,12 +6,12 @@ Nothing here needs torch: a model that can't be used is told apart in millisecon
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from sidecar import json_text
 from sidecar.engines.manifest import Kind, ModelError
 
 # What a checkpoint consists of. Pickled weights are not among it: unpickling runs whatever the file says.
@@ -107,7 +107,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json_text.loads(path.read_bytes())
     except FileNotFoundError:
         raise ModelError(f"{path.parent} holds no {path.name}: it is no Hugging Face checkpoint") from None
     except (OSError, ValueError) as error:
@@ -165,7 +165,7 @@ def _check_safetensors(path: Path) -> None:
         if length > min(size - HEADER.size, LONGEST_HEADER):
             raise ModelError(f"{path} is no complete safetensors file ({size:,} bytes): download it again")
         try:
-            header = json.loads(file.read(length))
+            header = json_text.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             expected = HEADER.size + length + max(ends, default=0)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:

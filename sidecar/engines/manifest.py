@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from sidecar import json_text
 
 MANIFEST_FILE = "model.json"
 MODEL_FILE = "model.onnx"
@@ -88,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads ``model.json``; the files themselves are checked by `verified`. Raises ModelError."""
     path = folder / MANIFEST_FILE
     try:
-        data = json.loads(path.read_bytes())
+        data = json_text.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ModelError(
             f"{path} is missing: a model folder holds {MODEL_FILE}, {TOKENIZER_FILE}, {path.name}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar import json_text
 from sidecar.indexing.manifest import IndexFolderError, IndexManifest, sha256
 
 METADATA_FILE = "artifact.metadata"
@@ -90,7 +90,7 @@ def _check(folder: Path, name: str) -> None:
     if not (folder / METADATA_FILE).is_file():
         raise IndexFolderError(f"checkpoint {name} has no {METADATA_FILE}: it is not in Stanford's ColBERT format")
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = json_text.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise IndexFolderError(f"checkpoint {name}: config.json cannot be read ({type(error).__name__})") from error
     if not isinstance(config, dict) or "auto_map" in config:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from sidecar import json_text
 
 MAX_ID_CHARACTERS = 512  # of `indexed_ref.id` in the contract
 
@@ -60,8 +61,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _document(line: str, where: str) -> TextDocument:
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
+        entry = json_text.loads(line)
+    except ValueError as error:
         raise InputError(f"{where} is not JSON: {error}") from None
     if not isinstance(entry, Mapping):
         raise InputError(f'{where}: write an object, such as {{"id": "7", "text": "..."}}')

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sidecar import json_text
 from sidecar.engines.manifest import ModelError
 
 MANIFEST_FILE = "index.json"
@@ -52,7 +53,7 @@ def read_manifest(folder: Path) -> IndexManifest:
     """Reads ``index.json``; the files themselves are checked by `verify`. Raises IndexFolderError."""
     path = folder / MANIFEST_FILE
     try:
-        data = json.loads(path.read_bytes())
+        data = json_text.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise IndexFolderError(f"{path} is missing: build the index with `millirank index`") from error
     except (OSError, ValueError) as error:
@@ -97,7 +98,7 @@ def read_ids(folder: Path) -> dict[str, int]:
     """Document id -> its number in the index (RAGatouille's "pid"). Raises IndexFolderError."""
     path = folder / IDS_FILE
     try:
-        return {str(identifier): int(pid) for pid, identifier in json.loads(path.read_bytes()).items()}
+        return {str(identifier): int(pid) for pid, identifier in json_text.loads(path.read_bytes()).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise IndexFolderError(f"{path} cannot be read ({type(error).__name__}): build the index again") from error
 

@@ -6,8 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 
 _TOKENS = (
-    b"\x00", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\xef\xbb\xbf", b"NaN", b"-Infinity", b"1e999", b"-1", b"0", b"null",
-    b"true", b'""', b"[]", b"{}", b"9" * 400, b"9" * 5000, b"[" * 3000, b'{"a":' * 3000, b"\n", b'"', b"=", b".",
+    b"\x00", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\xef\xbb\xbf", b"NaN", b"-Infinity", b"1e999", b"-1", b"0",
+    b"null", b"true", b'""', b"[]", b"{}", b"9" * 400, b"9" * 5000, b"[" * 3000, b'{"a":' * 3000, b"\n",
+    b'"', b"=", b".",
 )  # fmt: skip
 
 

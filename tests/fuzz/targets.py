@@ -1,4 +1,4 @@
-"""What reads bytes from outside, and what may come of it: a value that keeps its promises, or the reader's one error."""
+"""What reads bytes from outside, and what may come of it: a value that keeps its promises, or one kind of error."""
 
 from __future__ import annotations
 
@@ -52,15 +52,17 @@ class Target:
         try:
             self.read(data)
         except self.refused as error:
-            message = str(error)
-            assert message, "an error says something"
-            assert len(message) <= 4 * len(data) + 4096, "an error does not repeat everything"
-            message.encode()  # no half of a surrogate pair: it could not be sent, logged or printed
-            if isinstance(error, InvalidFieldError):
-                assert error.field
-                to_failure(error, "id")
-            return False
-        return True
+            refusal = error
+        else:
+            return True
+        message = str(refusal)
+        assert message, "an error says something"
+        assert len(message) <= 4 * len(data) + 4096, "an error does not repeat everything"
+        message.encode()  # no half of a surrogate pair: it could not be sent, logged or printed
+        if isinstance(refusal, InvalidFieldError):
+            assert refusal.field
+            to_failure(refusal, "id")
+        return False
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -78,9 +80,7 @@ def _http(data: bytes) -> None:
     """Three lines of headers as aiohttp decodes them (budget, corpus, tenant), then the body."""
     *lines, body = data.split(b"\n", 3)
     names = (BUDGET_HEADER, CORPUS_HEADER, TENANT_HEADER)
-    headers = {
-        name: line.decode("utf-8", "surrogateescape") for name, line in zip(names, lines, strict=False) if line
-    }
+    headers = {name: line.decode("utf-8", "surrogateescape") for name, line in zip(names, lines, strict=False) if line}
     message, _ = read_request(body, headers, ("scripted",))
     _check_request(wire.parse_rerank(message.SerializeToString(), LIMITS))
 
@@ -195,7 +195,7 @@ def _answer_seeds() -> Iterator[bytes]:
 def _profile(data: bytes) -> None:
     """What is taken can be decided with."""
     profile = profiles.read(_file("profile.json", data))
-    traits = extract("red green", [100] * 60, [{name: 1.0 for name in profile.known_signals}] * 60)
+    traits = extract("red green", [100] * 60, [dict.fromkeys(profile.known_signals, 1.0)] * 60)
     decision = choose(
         traits=traits,
         spendable_ms=100.0,
@@ -235,7 +235,7 @@ _CONFIG_SEEDS = (
     b'mode = "observe"\n[listen]\ntcp = "127.0.0.1:0"\n[limits]\ndocuments = 10\n\0BUDGET__DEFAULT_MS=50',
     b'[rerankers.llm]\nstrategy = "llm"\nbase_url = "http://127.0.0.1:1"\nmodel = "m"\n\0RERANKERS__LLM__ENABLED=true',
     b'[rerankers.pool]\nstrategy = "cross_encoder"\nengine = "remote"\nurl = "http://127.0.0.1:1"\napi = "tei"\n',
-    b"\0LOG_LEVEL=debug\0RERANKERS__MINILM_L6__WORKERS=2\0PROFILES=[\"a.json\"]",
+    b'\0LOG_LEVEL=debug\0RERANKERS__MINILM_L6__WORKERS=2\0PROFILES=["a.json"]',
 )
 
 
@@ -341,8 +341,8 @@ def _json(*entries: object) -> tuple[bytes, ...]:
 
 
 _INDEX = {
-    "format": index_manifest.FORMAT, "collection": "c", "checkpoint": "/c", "checkpoint_revision": "", "max_tokens": 300,
-    "checkpoint_digest": "0" * 64, "documents": 2, "files": {"ivf.pid.pt": "0" * 64},
+    "format": index_manifest.FORMAT, "collection": "c", "checkpoint": "/c", "checkpoint_revision": "",
+    "max_tokens": 300, "checkpoint_digest": "0" * 64, "documents": 2, "files": {"ivf.pid.pt": "0" * 64},
 }  # fmt: skip
 _MODEL = {
     "name": "m", "kind": "token_encoder", "files": {"model.onnx": "0" * 64, "tokenizer.json": "0" * 64},

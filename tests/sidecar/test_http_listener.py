@@ -149,6 +149,7 @@ async def test_trace_context_is_adopted() -> None:
         (b"{", "(body): is not JSON"),
         (b"[" * 100_000, "(body): is not JSON"),
         ([1], "(body): is not a JSON object"),
+        ({**asked(), "\ud800": 1}, "\\ud800: is not known here"),
         (asked(topn=3), "topn: is not known here; known are documents"),
         (asked(query=""), "query: is empty"),
         (asked(query=7), "query: must be a string"),
@@ -180,6 +181,21 @@ async def test_bad_budget(value: str) -> None:
     async with served(rig(ScriptedReranker())) as url:
         status, answer, _ = await post(url, asked(), **{"X-Millirank-Budget-Ms": value})
     assert (status, "x-millirank-budget-ms" in answer["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("header", ["X-Millirank-Corpus", "X-Millirank-Tenant"])
+async def test_header_that_is_no_text(header: str) -> None:
+    """400 naming the header for bytes that are no UTF-8; aiohttp hands them on as halves of surrogate pairs."""
+    async with served(rig(ScriptedReranker())) as url:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        body = json.dumps(asked()).encode()
+        head = f"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{header}: ".encode()
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head + b"\xff\r\nConnection: close\r\n\r\n" + body)
+        answer = (await reader.read()).decode()
+        writer.close()
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert f"{header.lower()}: is not valid Unicode text" in answer
 
 
 async def test_body_above_the_wire_limit() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from router.gain import read_curve
 from router.profile import Profile, ProfileError, parse
+from sidecar import json_text
 from sidecar.calibrate.metrics import Interval, paired_bootstrap
 from sidecar.calibrate.report.build import switched
 from sidecar.calibrate.report.readout import FORMAT, ArmPoint, Curve, ReadOut, ReadOutError, read_json
@@ -50,7 +50,7 @@ def below(readout: ReadOut, least_gain: float) -> str:
 def read_earlier(path: Path) -> ReadOut | Profile:
     """An earlier ``report.json`` or ``profile.json``. Raises ReadOutError."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json_text.loads(path.read_bytes())
     except OSError as error:
         raise ReadOutError(f"{path} can't be read: {error.strerror}") from None
     except ValueError as error:

@@ -7,7 +7,6 @@ tensor's name to type, shape and place, and then the tensors' bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sidecar import json_text
 from sidecar.engines.export.tensors import Array, Tensor
 from sidecar.engines.manifest import TOKENIZER_FILE, ModelError
 
@@ -69,7 +69,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MOST_HEADER_BYTES, size - 8):
                 raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
+            header = json_text.loads(file.read(length))
         start = 8 + length
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         end = start + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
@@ -119,7 +119,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _json_object(path: Path, fix: str) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json_text.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ModelError(f"{path} is missing: {fix}") from error
     except (OSError, ValueError) as error:
