@@ -3,7 +3,8 @@
 Every request has a mandatory part, its first candidates, and an optional rest. In the order MANDATORY_FIRST:
 - Mandatory work goes by earliest deadline, which is optimal as long as everything can be in time (Liu and Layland,
   1973), and a newcomer is admitted only if it and all that were admitted before it can be: without admission, earliest
-  deadline first collapses under overload, because it starts what is nearly late and ends it too late.
+  deadline first collapses under overload, because it starts what is nearly late and ends it too late. For the same
+  reason one that has become late after all is done while nobody else waits, as far as that goes, or not at all.
 - Optional work is done only while no mandatory work waits, so that under load everybody gets a little, not some all.
 FIFO and EDF know no parts and admit everybody; they are what one would do without this, and are kept to compare with.
 """
@@ -74,7 +75,7 @@ def wait_s(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, wor
 def admits(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, now: float, workers: int = 1) -> bool:
     """Whether the mandatory ``new`` can be in time without making one of the mandatory ``claims`` late.
 
-    What is late anyway blocks nobody: it will not be started. FIFO and EDF admit everything.
+    What is late anyway blocks nobody: it will not be done. FIFO and EDF admit everything.
     """
     if order is not Order.MANDATORY_FIRST:
         return True
@@ -101,16 +102,12 @@ def admits(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, now
 
 def startable(order: Order, claims: Sequence[Claim], now: float) -> tuple[list[int], list[int]]:
     """Positions of the claims that may be started, first things first, and of those that are too late."""
-    late = [position for position, claim in enumerate(claims) if now > latest_start(order, claim)]
+    late = [position for position, claim in enumerate(claims) if now > latest_start(claim)]
     dropped = set(late)
     rest = [position for position in range(len(claims)) if position not in dropped]
     return sorted(rest, key=lambda position: urgency(order, claims[position])), late
 
 
-def latest_start(order: Order, claim: Claim) -> float:
-    """When work that has not been started by then is too late.
-
-    MANDATORY_FIRST does not start a mandatory part that would end late; otherwise something of it may still fit.
-    """
-    whole = order is Order.MANDATORY_FIRST and claim.level is Level.MANDATORY
-    return claim.end - (claim.needs_s if whole else claim.least_s)
+def latest_start(claim: Claim) -> float:
+    """When work that has not been started by then is too late: not even the least of it fits any more."""
+    return claim.end - claim.least_s

@@ -63,7 +63,8 @@ class RerankerView:
     ``pace`` is how long its work takes without the queue; ``queue_ms`` is the wait before it starts.
     ``assumed_gain`` (nDCG@10) stands in where the profile has no calibrated curve. ``whole_list`` rerankers
     score all candidates in a single call, so running out of time leaves nothing; ``max_documents`` is the most that
-    one answer can cover (None: any number).
+    one answer can cover (None: any number). ``queued_k``: behind others, fewer candidates than that are not worth a
+    place (0: any number is).
     """
 
     name: str
@@ -75,6 +76,7 @@ class RerankerView:
     assumed_gain: float | None = None
     whole_list: bool = False
     max_documents: int | None = None
+    queued_k: int = 0
 
 
 class ConsideredArm(NamedTuple):

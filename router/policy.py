@@ -75,8 +75,8 @@ def choose(
     first-stage order) the one with the largest gain - min_gain_per_second * p50 is taken: a slower arm has to add
     ``profile.min_gain_per_second`` for every second that it adds. Forced arms: see `choose_forced`.
 
-    A larger budget never lowers that maximum. It can lower the gain alone, and then saves time, in one case:
-    where it admits an arm that is faster in the median than the one taken before, yet slower at p95.
+    A larger budget never lowers that maximum, but for `_behind_others`. It can lower the gain alone, and then saves
+    time, in one case: where it admits an arm that is faster in the median than the one taken before, yet slower at p95.
 
     Raises UnknownRerankerError or RerankerOffError for a forced arm that is not there or is switched off.
     """
@@ -152,7 +152,7 @@ def _offers(
     arms = reranker_arms(view, ks, curve)
     if against is not None:
         return arms, [against] * len(arms)
-    objections = _objections(arms, *limits)
+    objections = _behind_others(view, arms, _objections(arms, *limits), limits[0])
     if state is not _READY:
         # Last: what would not fit anyway is not waiting for its model.
         waiting = Verdict.NOT_READY if state is State.WARMING else Verdict.CIRCUIT_OPEN
@@ -177,6 +177,26 @@ def _objections(arms: list[Arm], spendable_ms: float, max_micro_usd: int | None)
             against = (Verdict.OVER_COST, (OVER_COST, micro_usd, max_micro_usd))
         objections.append(against)
     return objections
+
+
+def _behind_others(
+    view: RerankerView, arms: list[Arm], objections: list[Said | None], spendable_ms: float
+) -> list[Said | None]:
+    """Where nothing but the queue keeps ``queued_k`` candidates from being scored, fewer are not scored either.
+
+    Under overload many callers would otherwise get too little to be of use, at the expense of those who could be
+    served well (simulated at ten times the capacity: 13 % have 16 candidates scored, and 20 % with this rule).
+    """
+    least = min(view.queued_k, arms[-1].rerank_k)
+    tokens = view.work.tokens_at(least)
+    p95_ms = view.pace.at(tokens).p95_ms
+    if not tokens or not p95_ms <= spendable_ms < p95_ms + view.queue_ms:
+        return objections
+    too_few: Said = (Verdict.OVER_BUDGET, ("fewer than {} candidates are not worth a place behind others", least))
+    return [
+        objection or (too_few if arm.rerank_k < least else None)
+        for arm, objection in zip(arms, objections, strict=True)
+    ]
 
 
 def _best(arms: list[Arm], said: list[Said | None], rate_ms: float) -> Arm:

@@ -115,11 +115,12 @@ class Planner:
 
     def _fits_without_queue(self, decision: Decision, end: float) -> bool:
         left_ms = (end - self._clock()) * 1e3
-        return any(
-            arm.verdict is Verdict.OVER_BUDGET and arm.p95_ms - self._rerankers[arm.reranker].queue_ms(end) <= left_ms
-            for arm in decision.considered
-            if arm.reranker
-        )
+        shortest = {
+            arm.reranker: arm.p95_ms
+            for arm in reversed(decision.considered)
+            if arm.reranker and arm.verdict is Verdict.OVER_BUDGET
+        }
+        return any(p95_ms - self._rerankers[name].queue_ms(end) <= left_ms for name, p95_ms in shortest.items())
 
     def _decide(
         self,
@@ -153,7 +154,7 @@ class Planner:
         return decision
 
     def _view(self, name: str, reranker: Reranker, work: Work, now: float, end: float) -> RerankerView:
-        limits = reranker.limits
+        limits, scheduler = reranker.limits, reranker.scheduler
         return RerankerView(
             name=name,
             strategy=reranker.identity.strategy,
@@ -165,6 +166,7 @@ class Planner:
             whole_list=limits.whole_list,
             # A listwise call can't be cut into chunks, so its chunk limit bounds the whole arm.
             max_documents=limits.max_chunk_documents if limits.whole_list else None,
+            queued_k=0 if scheduler is None else scheduler.queued_k,
         )
 
     def _route_span(self) -> AbstractContextManager[Span]:

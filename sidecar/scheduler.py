@@ -68,6 +68,11 @@ class Turn:
         self.ended = True
         self._scheduler.look()
 
+    @property
+    def contended(self) -> bool:
+        """See `Scheduler.contended`."""
+        return self._scheduler.contended
+
     def left_s(self, now: float) -> float:
         """What the worker still needs. Late by x, it is expected to need x more: a hung one looks ever busier."""
         return abs(self.began + self.expected_s - now)
@@ -127,8 +132,18 @@ class Scheduler:
 
     def mandatory(self, documents: int) -> int:
         """How many of a request's ``documents`` are its mandatory part."""
+        return min(documents, self.queued_k) if self.queued_k else documents
+
+    @property
+    def queued_k(self) -> int:
+        """Behind others, fewer of a request's documents than that are not worth a place; 0: any number is."""
+        return self.scheduling.mandatory_documents if self.scheduling.order is Order.MANDATORY_FIRST else 0
+
+    @property
+    def contended(self) -> bool:
+        """Whether mandatory work waits, which is to be done whole or not at all; never in orders that know no parts."""
         own = self.scheduling.order is Order.MANDATORY_FIRST
-        return min(documents, self.scheduling.mandatory_documents) if own else documents
+        return own and any(place.turn is not None and place.claim.level is Level.MANDATORY for place in self._places)
 
     def queue_ms(self, end: float = math.inf) -> float:
         """How long mandatory work that must be done by ``end`` would wait before it starts."""
@@ -161,7 +176,7 @@ class Scheduler:
         place.asked_at = loop.time()
         place.turn = loop.create_future()
         self.look()
-        latest = None if place.claim.level is Level.IDLE else latest_start(self.scheduling.order, place.claim)
+        latest = None if place.claim.level is Level.IDLE else latest_start(place.claim)
         try:
             async with asyncio.timeout_at(latest):
                 return await place.turn
@@ -211,11 +226,12 @@ class Scheduler:
 
     def _claims(self) -> list[Claim]:
         """What everybody still needs, without what is under way."""
-        under_way = {turn.place: turn.expected_s for turn in self._turns.values() if not turn.ended}
-        return [
-            replace(place.claim, needs_s=max(0.0, place.claim.needs_s - under_way.get(place, 0.0)))
-            for place in self._places
-        ]
+        claims = {place: place.claim for place in self._places}
+        for turn in self._turns.values():
+            if not turn.ended and turn.place in claims:
+                claim = turn.place.claim
+                claims[turn.place] = replace(claim, needs_s=max(0.0, claim.needs_s - turn.expected_s))
+        return list(claims.values())
 
     def _busy_s(self, now: float) -> float:
         return sum(turn.left_s(now) for turn in self._turns.values() if not (turn.ended and turn.worker.idle))

@@ -143,7 +143,9 @@ class _Scoring:
                     turn = stack.enter_context(await place.next_turn(level, needs_s, least_s))
                 finally:
                     self._done.waited_ms += (self._clock() - asked) * 1e3
-            size = self._next_size(first, last)
+            # Less than the whole mandatory part would be of little use, and take from those who can be served well.
+            all_or_none = turn is not None and mandatory and turn.contended
+            size = self._next_size(first, last, all_or_none)
             if size == 0:
                 self._done.degradation = self._out_of_time()
                 return
@@ -151,8 +153,11 @@ class _Scoring:
                 turn.expected_s = self._p50_ms(first, first + size) / 1e3
             self._done.take(await self._score(first, size, turn))
 
-    def _next_size(self, first: int, last: int) -> int:
-        """How many of the candidates [first, last) the next chunk takes; 0 if not one is predicted to end in time."""
+    def _next_size(self, first: int, last: int, all_or_none: bool) -> int:
+        """How many of the candidates [first, last) the next chunk takes; 0 if not one is predicted to end in time.
+
+        ``all_or_none``: 0, too, if not all of them are, with the chunks after this one.
+        """
         remaining_ms = self._remaining_ms()
         limits = self._reranker.limits
         last = min(last, first + limits.max_chunk_documents)
@@ -160,8 +165,10 @@ class _Scoring:
             # It runs as far as its own timeout allows: there is no smaller piece that could be tried instead.
             return last - first if remaining_ms > 0 else 0
         in_time = self._fitting(first, last, remaining_ms)
+        if in_time < last - first and (limits.side_by_side or all_or_none):
+            return 0
         if limits.side_by_side:
-            return last - first if in_time == last - first else 0
+            return last - first
         whole = self._p50_ms(first, last) <= TARGET_CHUNK_MS * (_LONGEST_TARGET if last == self._mandatory else 1.0)
         in_one_chunk = (
             last - first

@@ -63,6 +63,31 @@ def test_over_budget_counts_the_queue() -> None:
     assert (enough.planned_k, enough.predicted_p50_ms, enough.predicted_p95_ms) == (10, 15.0, 20.0)
 
 
+@pytest.mark.parametrize(
+    ("queue_ms", "spendable_ms", "planned"),
+    [
+        (0.0, 37.0, 10),  # nobody is before it: 10 candidates at p95 15 ms, 25 would take 37.5 ms
+        (5.0, 23.9, 10),  # 16 candidates take 24 ms: they would not fit without the queue either
+        (5.0, 28.9, 0),  # they would, but not behind 5 ms: nor are 10 scored, which would take 20 ms in all
+        (5.0, 29.1, 10),  # 16 fit; the profile's next smaller arm is 10
+    ],
+)
+def test_behind_others_too_few_candidates_are_not_planned(queue_ms: float, spendable_ms: float, planned: int) -> None:
+    """Where only the queue keeps 16 candidates from being scored, it is first-stage order instead of 10."""
+    decision = decide([view("ce", queue_ms=queue_ms, queued_k=16)], CE, spendable_ms=spendable_ms)
+    assert decision.planned_k == planned
+    if planned == 0:
+        assert decision.reason is Reason.BUDGET_TOO_SMALL
+        assert arm(decision, "ce", 10).detail == "fewer than 16 candidates are not worth a place behind others"
+
+
+def test_a_caller_who_asks_for_few_gets_few_behind_others() -> None:
+    """What is too little is measured by what the request could have had: all of 8 documents, or ``rerank_k`` 10."""
+    busy = view("ce", queue_ms=5.0, queued_k=16)
+    assert decide([busy], CE, spendable_ms=20.0, rerank_k=10).planned_k == 10
+    assert decide([busy], CE, spendable_ms=17.0, traits=make_traits(documents=8)).planned_k == 8
+
+
 def test_over_cost_rounds_up() -> None:
     """100 tokens at 0.0125 micro-USD are 1.25, so 2: over a purse of 1; a purse of 0 buys nothing."""
     llm = view("llm", Strategy.LLM, price=0.0125, assumed_gain=0.1)

@@ -107,10 +107,10 @@ async def test_work_that_cannot_be_in_time_is_refused_at_once() -> None:
 
 
 async def test_work_that_has_become_too_late_is_not_started() -> None:
-    """When its turn would have come, what it needs does not fit any more: it is told so, and the next one is served."""
+    """When its turn would have come, the least of it does not fit any more: it is told so, the next one is served."""
     scheduler = Scheduler([FakeWorker()], Scheduling())
     with join(scheduler, 9.0) as first, await first.next_turn(Level.MANDATORY, 0.01):
-        late = asyncio.create_task(join(scheduler, 0.1).next_turn(Level.MANDATORY, 0.09))
+        late = asyncio.create_task(join(scheduler, 0.1).next_turn(Level.MANDATORY, 0.09, least_s=0.09))
         fine = asyncio.create_task(join(scheduler, 5.0).next_turn(Level.MANDATORY, 0.09))
         await asyncio.sleep(0.03)
     with pytest.raises(TooLateError):
@@ -198,3 +198,34 @@ async def test_the_queue_that_a_newcomer_sees_depends_on_its_deadline() -> None:
         join(scheduler, end_s, level, needs_s)
     for end_s, expected_ms in ((0.9, 0.0), (2.0, 100.0), (4.0, 300.0)):
         assert scheduler.queue_ms(now() + end_s) == pytest.approx(expected_ms)
+
+
+async def test_contended_is_who_waits_with_mandatory_work() -> None:
+    """While one has the worker: nobody waits, somebody with optional work, somebody with mandatory work."""
+    scheduler = Scheduler([FakeWorker()], Scheduling())
+    with join(scheduler, 9.0) as first, await first.next_turn(Level.MANDATORY, 0.01) as turn:
+        assert not turn.contended
+        rest = asyncio.create_task(join(scheduler, 5.0).next_turn(Level.OPTIONAL, 0.01))
+        await asyncio.sleep(0)
+        assert not turn.contended
+        other = asyncio.create_task(join(scheduler, 5.0).next_turn(Level.MANDATORY, 0.01))
+        await asyncio.sleep(0)
+        assert turn.contended
+    (await other).end()
+    (await rest).end()
+
+
+async def test_orders_without_parts_are_never_contended() -> None:
+    """FIFO and EDF start whatever fits, whoever waits."""
+    scheduler = Scheduler([FakeWorker()], Scheduling(Order.EDF))
+    with join(scheduler, 9.0) as first, await first.next_turn(Level.MANDATORY, 0.01) as turn:
+        other = asyncio.create_task(join(scheduler, 5.0).next_turn(Level.MANDATORY, 0.01))
+        await asyncio.sleep(0)
+        assert not turn.contended
+    (await other).end()
+
+
+@pytest.mark.parametrize(("order", "expected"), [(Order.MANDATORY_FIRST, 16), (Order.EDF, 0), (Order.FIFO, 0)])
+async def test_what_is_worth_a_place_is_the_mandatory_part(order: Order, expected: int) -> None:
+    """The other orders know no parts: any number of documents is."""
+    assert Scheduler([FakeWorker()], Scheduling(order)).queued_k == expected

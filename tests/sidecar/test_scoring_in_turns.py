@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 from opentelemetry.trace import NoOpTracerProvider
@@ -17,6 +18,7 @@ from sidecar.scheduler import Scheduler, Scheduling
 from sidecar.scored_prefix import ScoredPrefix
 from sidecar.scoring import ScoringJob, score_prefix
 from tests.helpers import ScriptedReranker, request
+from tests.virtual_time import VirtualLoop, run
 
 TRACER = NoOpTracerProvider().get_tracer("tests")
 
@@ -31,16 +33,17 @@ class FakeWorker:
 class Shared:
     """A scripted reranker with one worker; a document is one token and is predicted to take 1 ms."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.reranker = ScriptedReranker(tokens_per_document=1)
         self.scheduler = self.reranker.scheduler = Scheduler([FakeWorker()], Scheduling())
         self._estimator = LatencyEstimator(LatencyPrior(base_ms=0.0, ms_per_token=1.0, spread=1.01))
 
     async def score(self, name: str, documents: int, budget_s: float = 30.0) -> ScoredPrefix:
         texts = [f"{name} {number}" for number in range(documents)]
-        end = time.monotonic() + budget_s
+        end = self._clock() + budget_s
         job = ScoringJob(name, "", _as_documents(request(name, *texts)), Work((1,) * documents), end)
-        return await score_prefix(job, self.reranker, self._estimator, TRACER)
+        return await score_prefix(job, self.reranker, self._estimator, TRACER, self._clock)
 
     def chunks(self) -> list[tuple[str, int]]:
         """Whose chunks were computed, and of how many documents, in this order."""
@@ -66,18 +69,49 @@ async def test_what_is_one_chunk_is_not_cut() -> None:
     assert shared.chunks() == [("one", 15)]
 
 
-async def test_overload_is_said_at_once() -> None:
+def test_overload_is_said_at_once() -> None:
     """16 ms of work would make half a second of work late that was admitted: OVERLOADED, and nothing is computed."""
-    shared = Shared()
-    now = time.monotonic()
-    shared.scheduler.join(Claim(Level.MANDATORY, now + 0.5, 0.49, arrived=now))
-    started = time.monotonic()
-    prefix = await shared.score("one", 40, budget_s=0.45)
-    assert time.monotonic() - started < 0.2
+
+    async def main(loop: VirtualLoop) -> tuple[ScoredPrefix, list[tuple[str, int]]]:
+        shared = Shared(clock=loop.time)
+        shared.scheduler.join(Claim(Level.MANDATORY, 0.5, 0.49))
+        prefix = await shared.score("one", 40, budget_s=0.45)
+        assert loop.time() == 0.0
+        return prefix, shared.chunks()
+
+    prefix, chunks = run(main)
     assert prefix.degradation is not None
     assert prefix.degradation.reason is DegradationReason.OVERLOADED
     assert "0 of 40 candidates scored" in prefix.degradation.detail
-    assert shared.chunks() == []
+    assert chunks == []
+
+
+@pytest.mark.parametrize(("others", "first_chunk"), [(True, []), (False, [("one", 12)])])
+def test_a_mandatory_part_that_became_too_long_is_not_begun_beside_others(
+    others: bool, first_chunk: list[tuple[str, int]]
+) -> None:
+    """16 ms were admitted for a budget of 20 ms, and 12.9 ms are left when the turn comes: nothing is scored where
+    somebody else waits for it, and begun with the 12 that fit where nobody does."""
+
+    async def main(loop: VirtualLoop) -> list[tuple[str, int]]:
+        shared = Shared(clock=loop.time)
+        with shared.scheduler.squeeze_in(Claim(Level.MANDATORY, 9.0, 0.0)) as first:
+            turn = await first.next_turn(Level.MANDATORY, 0.0)
+            scoring = asyncio.create_task(shared.score("one", 40, budget_s=0.020))
+            if others:
+                other = shared.scheduler.squeeze_in(Claim(Level.MANDATORY, 20.0, 0.001))
+                waiting = asyncio.create_task(other.next_turn(Level.MANDATORY, 0.001))
+            await asyncio.sleep(0)
+            loop.now += 0.0071
+            turn.end()
+            prefix = await scoring
+            if others:
+                (await waiting).end()
+                assert prefix.degradation is not None
+                assert prefix.degradation.reason is DegradationReason.OVERLOADED
+        return shared.chunks()[:1]
+
+    assert run(main) == first_chunk
 
 
 async def test_a_rest_that_never_gets_its_turn_leaves_the_first_part() -> None:

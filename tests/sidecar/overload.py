@@ -1,0 +1,202 @@
+"""Overload without a machine: the real router, scheduler and pipeline around a modelled worker, in virtual time.
+
+Loop and worker share one CPU, as they do in a small container: while the loop reads a request or writes an answer, the
+worker stands still. Figures are the same on every machine, which those of ``make bench-load`` are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from opentelemetry.trace import NoOpTracerProvider
+
+from router.admission import Order
+from router.arms import Availability, State, Strategy, Work
+from sidecar.cache import ResultCache
+from sidecar.estimates import Estimates
+from sidecar.messages import Candidate, Degradation, Request
+from sidecar.pipeline import Pipeline
+from sidecar.planner import Planner
+from sidecar.profile_watch import ProfileWatch
+from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
+from sidecar.scheduler import Scheduler, Scheduling
+from sidecar.settings import Mode, Settings
+from tests.virtual_time import VirtualLoop, run
+
+DOCUMENTS, TOKENS, USEFUL = 50, 120, 16
+BUDGETS_MS = (50.0, 100.0, 200.0)
+# What `tiny-cross-encoder` takes on one slow core: 41.5 ms for 50 documents, so 22 requests/s with what the loop needs.
+CHUNK_MS, TOKEN_MS, SPREAD = 1.5, 0.8 / TOKENS, 0.12
+READ_MS, WRITE_MS = 0.9, 0.4
+CAPACITY_PER_S = 1000.0 / (CHUNK_MS + DOCUMENTS * TOKENS * TOKEN_MS + READ_MS + WRITE_MS + 1.5)
+_WAY_MS = 1.0  # from the caller to the sidecar and back
+
+
+class ModelledWorker:
+    """Computes one chunk at a time; `stall` is the CPU being taken from it."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._end = 0.0
+        self.idle = True
+        self.computed_ms = 0.0
+        self.scheduler: Scheduler | None = None
+
+    def stall(self, milliseconds: float) -> None:
+        """The loop computes for so long."""
+        self._loop.now += milliseconds / 1e3
+        if not self.idle:
+            self._end += milliseconds / 1e3
+
+    async def compute(self, milliseconds: float, timeout_s: float) -> None:
+        """Takes so long, whether or not the caller waits for it. Raises TimeoutError."""
+        self.idle = False
+        self._end = self._loop.time() + milliseconds / 1e3
+        computed = asyncio.create_task(self._until_end(milliseconds))
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(computed)
+
+    async def _until_end(self, milliseconds: float) -> None:
+        while (left_s := self._end - self._loop.time()) > 1e-9:
+            await asyncio.sleep(left_s)
+        self.idle = True
+        self.computed_ms += milliseconds
+        if self.scheduler is not None:
+            self.scheduler.look()
+
+
+class ModelledReranker:
+    """A cross-encoder whose time is a line in the tokens, with a lognormal spread and a long call now and then."""
+
+    def __init__(self, worker: ModelledWorker, order: Order, source: random.Random) -> None:
+        self.identity = Identity("tiny-cross-encoder", Strategy.CROSS_ENCODER, "revision")
+        self.limits = Limits(max_chunk_documents=64)
+        self.scheduler = worker.scheduler = Scheduler([worker], Scheduling(order))
+        self._worker = worker
+        self._source = source
+
+    def availability(self) -> Availability:
+        return Availability(State.READY)
+
+    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
+        return Work((TOKENS,) * len(documents))
+
+    def queue_ms(self, end: float = math.inf) -> float:
+        return self.scheduler.queue_ms(end)
+
+    def warm_up_samples(self) -> Sequence[tuple[int, float]]:
+        return [(tokens, CHUNK_MS + TOKEN_MS * tokens) for tokens in (120, 600, 1200, 3000) * 2]
+
+    def remember(self, documents: Sequence[Document]) -> None:
+        """Keeps nothing."""
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:
+        tokens = TOKENS * len(request.documents)
+        taken_ms = (CHUNK_MS + TOKEN_MS * tokens) * math.exp(self._source.gauss(0.0, SPREAD))
+        if self._source.random() < 0.01:
+            taken_ms += self._source.uniform(2.0, 8.0)
+        await self._worker.compute(taken_ms, timeout_s)
+        return Scored((0.0,) * len(request.documents), tokens=tokens, compute_ms=taken_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What became of one request; ``latency_ms`` is its caller's."""
+
+    budget_ms: float
+    latency_ms: float
+    scored: int
+    degradations: tuple[Degradation, ...]
+
+    @property
+    def late(self) -> bool:
+        """The client library would have answered itself."""
+        return self.latency_ms > self.budget_ms
+
+    @property
+    def useful(self) -> bool:
+        """In time with enough documents scored."""
+        return self.scored >= USEFUL and not self.late
+
+
+def poisson(per_s: float, seconds: float, source: random.Random) -> list[tuple[float, float]]:
+    """(moment in s, budget in ms) of each request."""
+
+    def moments() -> Iterator[float]:
+        at = source.expovariate(per_s)
+        while at < seconds:
+            yield at
+            at += source.expovariate(per_s)
+
+    return [(at, source.choice(BUDGETS_MS)) for at in moments()]
+
+
+def serve(order: Order, arrivals: Sequence[tuple[float, float]]) -> list[Served]:
+    """Every arrival through one sidecar, in the order in which the answers leave."""
+
+    async def main(loop: VirtualLoop) -> list[Served]:
+        worker = ModelledWorker(loop)
+        pipeline = _pipeline(loop, ModelledReranker(worker, order, random.Random(2)))
+        served: list[Served] = []
+
+        async def one(at_s: float, budget_ms: float) -> None:
+            await asyncio.sleep(at_s)
+            arrived = loop.time()
+            worker.stall(READ_MS)
+            answer = await pipeline.rerank(_request(budget_ms - _WAY_MS), None, arrived)
+            worker.stall(WRITE_MS)
+            latency_ms = (loop.time() - at_s) * 1e3 + _WAY_MS
+            served.append(Served(budget_ms, latency_ms, answer.outcome.scored_k, answer.outcome.degradations))
+
+        await asyncio.gather(*(one(at_s, budget_ms) for at_s, budget_ms in arrivals))
+        return served
+
+    return run(main)
+
+
+def useful_share(order: Order, factor: float, seconds: float = 8.0) -> float:
+    """Of all requests at ``factor`` times the capacity."""
+    served = serve(order, poisson(factor * CAPACITY_PER_S, seconds, random.Random(1)))
+    return sum(one.useful for one in served) / len(served)
+
+
+def _pipeline(loop: VirtualLoop, reranker: ModelledReranker) -> Pipeline:
+    settings = Settings()
+    profiles = ProfileWatch(settings.profiles).current
+    rerankers = {reranker.identity.name: reranker}
+    tracer = NoOpTracerProvider().get_tracer("overload")
+    estimates = Estimates(rerankers, profiles.default, loop.time)
+    planner = Planner(
+        rerankers=rerankers,
+        assumed_gains={},
+        profiles=profiles,
+        estimates=estimates,
+        budget=settings.budget,
+        tracer=tracer,
+        clock=loop.time,
+    )
+    return Pipeline(
+        planner=planner,
+        rerankers=rerankers,
+        estimates=estimates,
+        cache=ResultCache(0, 1.0),
+        tracer=tracer,
+        mode=Mode.ON,
+        clock=loop.time,
+        answer_ms=settings.budget.reserve_ms,
+    )
+
+
+def _request(budget_ms: float) -> Request:
+    candidates = (Candidate(str(rank), f"text {rank}", {"bm25": 20.0 - 0.1 * rank}) for rank in range(DOCUMENTS))
+    return Request("", "", "a query", tuple(candidates), budget_ms=budget_ms, use_cache=False)
