@@ -82,8 +82,8 @@ class ModelledReranker:
     def availability(self) -> Availability:
         return Availability(State.READY)
 
-    def work(self, query: str, instruction: str, documents: Sequence[Document]) -> Work:
-        return Work((TOKENS,) * len(documents))
+    def work(self, request: ScoreRequest) -> Work:
+        return Work((TOKENS,) * len(request.documents))
 
     def queue_ms(self, end: float = math.inf) -> float:
         return self.scheduler.queue_ms(end)
