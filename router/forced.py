@@ -17,6 +17,7 @@ from router.candidates import (
     reranker_curve,
     signals_arm,
     signals_curve,
+    trait_shift,
 )
 from router.decision import (
     ConsideredArm,
@@ -29,7 +30,8 @@ from router.decision import (
     UnknownRerankerError,
     Verdict,
 )
-from router.profile import Profile
+from router.profile import SIGNALS_ARM, Profile
+from router.traits import Traits
 
 _STATE_VERDICT = {
     State.WARMING: Verdict.NOT_READY,
@@ -40,7 +42,7 @@ _STATE_VERDICT = {
 
 def choose_forced(
     *,
-    documents: int,
+    traits: Traits,
     spendable_ms: float,
     max_micro_usd: int | None,
     routing: Routing,
@@ -60,7 +62,7 @@ def choose_forced(
             raise UnknownRerankerError(
                 f"strategy {routing.strategy.value!r} uses no reranker, got {routing.reranker!r}; name only one of them"
             )
-        return _without_model(documents, routing, profile, signals, signals_ms)
+        return _without_model(traits, routing, profile, signals, signals_ms)
     family = _family(routing, rerankers)
     usable = [view for view in family if view.availability.state is not State.OFF and not view.work.refusal]
     if not usable:
@@ -68,15 +70,15 @@ def choose_forced(
         raise (
             UnknownCollectionError(reasons) if all(view.work.unknown for view in family) else RerankerOffError(reasons)
         )
-    if documents == 0:
+    if traits.documents == 0:
         return decide(none_arm(), Reason.NOTHING_TO_DO, (), signals)
 
-    ks = grid(profile, documents, routing.rerank_k)
+    ks = grid(profile, traits.documents, routing.rerank_k)
     offers = []
     arms: list[Arm] = []
     for view in usable:
         curve = reranker_curve(profile, view, signals)
-        own = reranker_arms(view, ks, curve)
+        own = reranker_arms(view, ks, curve, trait_shift(profile, view.name, signals, traits))
         arms += own
         affordable = [arm for arm in own if max_micro_usd is None or arm.micro_usd <= max_micro_usd]
         fitting = [arm for arm in affordable if arm.p95_ms <= spendable_ms]
@@ -111,13 +113,14 @@ def choose_forced(
     return decide(chosen, Reason.FORCED, considered, signals)
 
 
-def _without_model(documents: int, routing: Routing, profile: Profile, signals: str, signals_ms: float) -> Decision:
+def _without_model(traits: Traits, routing: Routing, profile: Profile, signals: str, signals_ms: float) -> Decision:
     if routing.strategy is Strategy.NONE:
         arm = none_arm()
         considered = conclude(arm, Verdict.CHOSEN, ("forced: first-stage order",))
     else:
         curve = signals_curve(profile, signals)
-        arm = signals_arm(min(routing.rerank_k or documents, documents), signals_ms, curve)
+        shift = trait_shift(profile, SIGNALS_ARM, signals, traits)
+        arm = signals_arm(min(routing.rerank_k or traits.documents, traits.documents), signals_ms, curve, shift)
         unknown = ", whose gain is not calibrated" if curve is None else ""
         considered = conclude(arm, Verdict.CHOSEN, ("forced: fusion of signals {!r}{}", signals, unknown))
     return decide(arm, Reason.FORCED, (considered,), signals)

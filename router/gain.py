@@ -1,15 +1,20 @@
-"""Expected quality gain of an arm: the calibrated curve, read at the number of candidates scored."""
+"""Expected quality gain of an arm: the calibrated curve, read at the number of candidates scored, and what the query's
+traits change of it."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from router.profile import GainCurve, GainPoint
+from router.profile import GainCurve, GainPoint, TraitSlope
+from router.traits import FIGURES, Traits
 
 ASSUMED_FROM_K: Final = 10
 """Where an assumed (not calibrated) gain is reached: nDCG@10 sees ten positions."""
+FARTHEST: Final = 2.0
+"""Deviations from the mean beyond which a trait counts no further: there were too few such queries to learn from."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -23,6 +28,32 @@ def read_curve(curve: GainCurve, ks: tuple[int, ...], cut_short: bool = True) ->
     Remembered: a profile has few curves, and requests few different numbers of candidates.
     """
     return tuple(_read(curve.points, k, cut_short) for k in ks)
+
+
+def trait_gain(slopes: Mapping[str, TraitSlope], traits: Traits) -> float:
+    """nDCG@10 that such a query gains more than the mean one: the sum over traits of slope times z.
+
+    z is the trait's distance from its mean in deviations, cut at +-`FARTHEST`.
+    """
+    total = 0.0
+    for name, (mean, deviation, slope) in slopes.items():
+        z = (FIGURES[name](traits) - mean) / deviation
+        total += slope * max(-FARTHEST, min(FARTHEST, z))
+    return total
+
+
+def shifted(
+    gains: Sequence[tuple[float, float]], ks: Sequence[int], curve: GainCurve, by: float
+) -> Sequence[tuple[float, float]]:
+    """``gains``, read from ``curve`` at ``ks``, moved by what the query's traits add (`trait_gain`).
+
+    In full from the curve's first point on; below it in proportion to log(k), as the curve itself goes to (1, 0).
+    """
+    if not by:
+        return gains
+    full = math.log(curve.points[0].k)
+    parts = [by * min(1.0, math.log(k) / full) if k > 1 else 0.0 for k in ks]
+    return [(gain + part, lower + part) for (gain, lower), part in zip(gains, parts, strict=True)]
 
 
 def assumed_curve(gain: float) -> GainCurve:

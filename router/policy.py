@@ -24,6 +24,7 @@ from router.candidates import (
     reranker_curve,
     signals_arm,
     signals_curve,
+    trait_shift,
 )
 from router.decision import (
     ConsideredArm,
@@ -37,7 +38,7 @@ from router.decision import (
     Verdict,
 )
 from router.forced import choose_forced
-from router.profile import GainCurve, Profile, signal_set
+from router.profile import SIGNALS_ARM, GainCurve, Profile, signal_set
 from router.traits import Traits
 
 __all__ = [
@@ -83,7 +84,7 @@ def choose(
     signals = signal_set(profile, traits)
     if routing.strategy is not None or routing.reranker:
         return choose_forced(
-            documents=traits.documents,
+            traits=traits,
             spendable_ms=spendable_ms,
             max_micro_usd=max_micro_usd,
             routing=routing,
@@ -102,10 +103,11 @@ def choose(
     ks = grid(profile, traits.documents, routing.rerank_k)
     if signals:
         curve = signals_curve(profile, signals)
-        arms.append(signals_arm(ks[0] if routing.rerank_k else traits.documents, signals_ms, curve))
+        shift = trait_shift(profile, SIGNALS_ARM, signals, traits)
+        arms.append(signals_arm(ks[0] if routing.rerank_k else traits.documents, signals_ms, curve, shift))
         said += _against_signals(arms[-1], routing, curve, signals, limits)
     for view in rerankers:
-        offered, objections = _offers(view, ks, routing, profile, signals, limits)
+        offered, objections = _offers(view, ks, routing, profile, signals, traits, limits)
         arms += offered
         said += objections
 
@@ -131,6 +133,7 @@ def _offers(
     routing: Routing,
     profile: Profile,
     signals: str,
+    traits: Traits,
     limits: tuple[float, int | None],
 ) -> tuple[list[Arm], list[Said | None]]:
     """One reranker's arms, and what speaks against each."""
@@ -149,7 +152,7 @@ def _offers(
     if against is not None and (state is _OFF or view.work.refusal):
         # It says nothing about its work: one line is all there is to report.
         return [Arm(view.strategy, view.name, ks[-1], 0.0, 0.0, 0.0, 0, 0.0)], [against]
-    arms = reranker_arms(view, ks, curve)
+    arms = reranker_arms(view, ks, curve, trait_shift(profile, view.name, signals, traits))
     if against is not None:
         return arms, [against] * len(arms)
     objections = _behind_others(view, arms, _objections(arms, *limits), limits[0])
@@ -164,7 +167,7 @@ def _offers(
 def _objections(arms: list[Arm], spendable_ms: float, max_micro_usd: int | None) -> list[Said | None]:
     """Gain, time, money, in this order; None where all are well."""
     objections: list[Said | None] = []
-    for _, _, _, _, p95_ms, gain, micro_usd, lower in arms:
+    for _, _, _, _, p95_ms, gain, micro_usd, lower, _ in arms:
         against: Said | None = None
         if gain <= 0.0:
             against = (Verdict.NO_GAIN, ("expected gain {:.3f} is not above 0", gain))
@@ -208,7 +211,7 @@ def _best(arms: list[Arm], said: list[Said | None], rate_ms: float) -> Arm:
     best_value = best_gain = best_ms = 0.0
     for arm, objection in zip(arms, said, strict=True):
         if objection is None:
-            _, _, _, p50_ms, _, gain, _, _ = arm
+            _, _, _, p50_ms, _, gain, _, _, _ = arm
             value = gain - rate_ms * p50_ms
             if value < best_value:
                 continue

@@ -13,35 +13,55 @@
          "strategy": "late_interaction",
          "latency": {"base_ms": 4.0, "ms_per_token": 0.02, "spread": 1.5},
          "gains":   {"bm25": {"points": [[10, 0.05, 0.03], [50, 0.11, 0.08]]}},
-         "weights": {"bm25": {"rerank": 1.0, "signals": {"bm25": 0.5, "rank": 0.1}}}}}}
+         "weights": {"bm25": {"rerank": 1.0, "signals": {"bm25": 0.5, "rank": 0.1}}},
+         "traits":  {"bm25": {"margin": [0.4, 1.1, -0.012]}}}}}      optional: how gains depend on the query
 
-``gains`` and ``weights`` are keyed by signal set: the known signals that came along, sorted, joined by "+";
+``gains``, ``weights`` and ``traits`` are keyed by signal set: the known signals that came along, sorted, joined by "+";
 "" if none did.
 """
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from router.arms import Strategy
 from router.latency import LatencyPrior
-from router.traits import Traits
+from router.profile_json import (
+    ProfileError,
+    json_integer,
+    json_list,
+    json_mapping,
+    json_number,
+    json_object,
+    json_text,
+    step,
+    suggestion,
+)
+from router.traits import FIGURES, Traits
+
+__all__ = [
+    "FORMAT",
+    "RANK_SIGNAL",
+    "SIGNALS_ARM",
+    "ArmProfile",
+    "FusionWeights",
+    "GainCurve",
+    "GainPoint",
+    "Profile",
+    "ProfileError",
+    "TraitSlope",
+    "parse",
+    "signal_set",
+]
 
 FORMAT: Final = "millirank.profile/2"
 SIGNALS_ARM: Final = "signals"
 """Key of the SIGNALS strategy in `Profile.arms`; rerankers cannot have this name."""
 RANK_SIGNAL: Final = "rank"
 """Pseudo-signal in `FusionWeights.signals`: the reciprocal first-stage rank, which every candidate has."""
-
-
-class ProfileError(ValueError):
-    """A profile that cannot be used. The message starts with the JSON path and ends with the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +87,27 @@ class GainCurve:
     points: tuple[GainPoint, ...]
 
 
+class TraitSlope(NamedTuple):
+    """How a gain depends on one of `router.traits.FIGURES`: it rises by ``slope`` (nDCG@10) for each ``deviation`` that
+    the figure lies above ``mean``."""
+
+    mean: float
+    deviation: float
+    slope: float
+
+
 @dataclass(frozen=True, slots=True)
 class ArmProfile:
-    """One reranker (or SIGNALS) on this corpus; ``gains`` and ``weights`` are keyed by `signal_set`."""
+    """One reranker (or SIGNALS) on this corpus; ``gains``, ``weights`` and ``traits`` are keyed by `signal_set`.
+
+    ``traits`` holds slopes by trait, for the signal sets where calibration has found that they predict gains.
+    """
 
     strategy: Strategy
     gains: Mapping[str, GainCurve]
     weights: Mapping[str, FusionWeights]
     latency: LatencyPrior
+    traits: Mapping[str, Mapping[str, TraitSlope]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +132,7 @@ def parse(data: object, revision: str) -> Profile:
 
     Raises ProfileError naming the JSON path, what was found and the fix; nothing unknown is skipped silently.
     """
-    root = _object(
+    root = json_object(
         data,
         "$",
         required=("format", "corpus", "rerank_ks", "min_gain_per_second", "known_signals", "arms"),
@@ -111,31 +144,39 @@ def parse(data: object, revision: str) -> Profile:
         )
     known = _signal_names(root["known_signals"], "$.known_signals")
     arms = {
-        _text(name, "$.arms"): _arm(name, arm, f"$.arms{_key(name)}", known)
-        for name, arm in _mapping(root["arms"], "$.arms").items()
+        json_text(name, "$.arms"): _arm(name, arm, f"$.arms{step(name)}", known)
+        for name, arm in json_mapping(root["arms"], "$.arms").items()
     }
     return Profile(
-        corpus=_text(root["corpus"], "$.corpus"),
+        corpus=json_text(root["corpus"], "$.corpus"),
         revision=revision,
         arms=MappingProxyType(arms),
         rerank_ks=_rerank_ks(root["rerank_ks"], "$.rerank_ks"),
-        min_gain_per_second=_number(root["min_gain_per_second"], "$.min_gain_per_second", low=0.0),
+        min_gain_per_second=json_number(root["min_gain_per_second"], "$.min_gain_per_second", low=0.0),
         known_signals=known,
     )
 
 
 def _arm(name: str, data: object, path: str, known: frozenset[str]) -> ArmProfile:
-    fields = _object(data, path, required=("strategy", "latency", "gains", "weights"))
+    fields = json_object(data, path, required=("strategy", "latency", "gains", "weights"), optional=("traits",))
     strategy = _strategy(name, fields["strategy"], f"{path}.strategy")
     gains_path, weights_path = f"{path}.gains", f"{path}.weights"
     gains = {
-        _set_key(key, gains_path, known): _curve(curve, f"{gains_path}{_key(key)}")
-        for key, curve in _mapping(fields["gains"], gains_path).items()
+        _set_key(key, gains_path, known): _curve(curve, f"{gains_path}{step(key)}")
+        for key, curve in json_mapping(fields["gains"], gains_path).items()
     }
     weights = {
-        _set_key(key, weights_path, known): _weights(entry, f"{weights_path}{_key(key)}", key, strategy)
-        for key, entry in _mapping(fields["weights"], weights_path).items()
+        _set_key(key, weights_path, known): _weights(entry, f"{weights_path}{step(key)}", key, strategy)
+        for key, entry in json_mapping(fields["weights"], weights_path).items()
     }
+    traits_path = f"{path}.traits"
+    traits = {
+        _set_key(key, traits_path, known): _slopes(entry, f"{traits_path}{step(key)}")
+        for key, entry in json_mapping(fields.get("traits", {}), traits_path).items()
+    }
+    for key in traits:
+        if key not in gains:
+            raise ProfileError(f"{traits_path}{step(key)}: there are no gains for this signal set to depend on traits")
     for key in gains:
         if key not in weights:
             raise ProfileError(f"{weights_path}: has no weights for signal set {key!r}, which has gains; add them")
@@ -144,6 +185,7 @@ def _arm(name: str, data: object, path: str, known: frozenset[str]) -> ArmProfil
         MappingProxyType(gains),
         MappingProxyType(weights),
         _latency(fields["latency"], f"{path}.latency"),
+        MappingProxyType(traits),
     )
 
 
@@ -153,15 +195,15 @@ def _strategy(arm: str, data: object, path: str) -> Strategy:
     else:
         choices = [s.value for s in Strategy if s not in (Strategy.NONE, Strategy.SIGNALS)]
     if data not in choices:
-        hint = _suggest(data, choices) if isinstance(data, str) else ""
+        hint = suggestion(data, choices) if isinstance(data, str) else ""
         raise ProfileError(f"{path}: arm {arm!r} needs one of {', '.join(choices)}, got {data!r}{hint}")
     return Strategy(data)
 
 
 def _curve(data: object, path: str) -> GainCurve:
-    fields = _object(data, path, required=("points",))
+    fields = json_object(data, path, required=("points",))
     points: list[GainPoint] = []
-    for index, values in enumerate(_list(fields["points"], f"{path}.points")):
+    for index, values in enumerate(json_list(fields["points"], f"{path}.points")):
         point = _point(values, f"{path}.points[{index}]")
         if points and point.k <= points[-1].k:
             raise ProfileError(
@@ -176,8 +218,8 @@ def _curve(data: object, path: str) -> GainCurve:
 def _point(data: object, path: str) -> GainPoint:
     if not isinstance(data, list) or len(data) != 3:
         raise ProfileError(f"{path}: expected [k, gain, lower end of the gain's interval], got {data!r}")
-    k = _integer(data[0], f"{path}[0]", low=2)
-    gain, lower = (_number(data[place], f"{path}[{place}]", low=-1.0, high=1.0) for place in (1, 2))
+    k = json_integer(data[0], f"{path}[0]", low=2)
+    gain, lower = (json_number(data[place], f"{path}[{place}]", low=-1.0, high=1.0) for place in (1, 2))
     if lower > gain:
         raise ProfileError(f"{path}[2]: {lower} is above the gain {gain}; give the lower end of its interval")
     return GainPoint(k, gain, lower)
@@ -187,29 +229,43 @@ def _weights(data: object, path: str, signals: str, strategy: Strategy) -> Fusio
     if strategy is Strategy.SIGNALS:
         # There is no rerank score to weigh; refusing the key keeps a copied entry from looking as if it
         # mattered.
-        fields, rerank = _object(data, path, required=("signals",)), 0.0
+        fields, rerank = json_object(data, path, required=("signals",)), 0.0
     else:
-        fields = _object(data, path, required=("rerank", "signals"))
-        rerank = _number(fields["rerank"], f"{path}.rerank")
+        fields = json_object(data, path, required=("rerank", "signals"))
+        rerank = json_number(fields["rerank"], f"{path}.rerank")
     names = [*filter(None, signals.split("+")), RANK_SIGNAL]
-    entries = _object(fields["signals"], f"{path}.signals", optional=names)
+    entries = json_object(fields["signals"], f"{path}.signals", optional=names)
     return FusionWeights(
         rerank,
-        MappingProxyType({name: _number(value, f"{path}.signals{_key(name)}") for name, value in entries.items()}),
+        MappingProxyType({name: json_number(value, f"{path}.signals{step(name)}") for name, value in entries.items()}),
     )
 
 
+def _slopes(data: object, path: str) -> Mapping[str, TraitSlope]:
+    entries = json_object(data, path, optional=FIGURES)
+    return MappingProxyType({name: _slope(values, f"{path}{step(name)}") for name, values in entries.items()})
+
+
+def _slope(data: object, path: str) -> TraitSlope:
+    if not isinstance(data, list) or len(data) != 3:
+        raise ProfileError(f"{path}: expected [mean, deviation, nDCG@10 for one deviation more], got {data!r}")
+    mean, deviation = (json_number(data[place], f"{path}[{place}]") for place in (0, 1))
+    if deviation <= 0.0:
+        raise ProfileError(f"{path}[1]: must be above 0, got {deviation:g}; leave out a trait that never varies")
+    return TraitSlope(mean, deviation, json_number(data[2], f"{path}[2]", low=-1.0, high=1.0))
+
+
 def _latency(data: object, path: str) -> LatencyPrior:
-    fields = _object(data, path, required=("base_ms", "ms_per_token"), optional=("spread",))
-    base_ms = _number(fields["base_ms"], f"{path}.base_ms", low=0.0)
-    ms_per_token = _number(fields["ms_per_token"], f"{path}.ms_per_token", low=0.0)
+    fields = json_object(data, path, required=("base_ms", "ms_per_token"), optional=("spread",))
+    base_ms = json_number(fields["base_ms"], f"{path}.base_ms", low=0.0)
+    ms_per_token = json_number(fields["ms_per_token"], f"{path}.ms_per_token", low=0.0)
     if "spread" not in fields:
         return LatencyPrior(base_ms, ms_per_token)
-    return LatencyPrior(base_ms, ms_per_token, _number(fields["spread"], f"{path}.spread", low=1.0))
+    return LatencyPrior(base_ms, ms_per_token, json_number(fields["spread"], f"{path}.spread", low=1.0))
 
 
 def _signal_names(data: object, path: str) -> frozenset[str]:
-    names = [_text(item, f"{path}[{index}]") for index, item in enumerate(_list(data, path))]
+    names = [json_text(item, f"{path}[{index}]") for index, item in enumerate(json_list(data, path))]
     for index, name in enumerate(names):
         if "+" in name or name == RANK_SIGNAL:
             raise ProfileError(
@@ -225,91 +281,19 @@ def _set_key(key: str, path: str, known: frozenset[str]) -> str:
     for name in names:
         if name not in known:
             raise ProfileError(
-                f"{path}{_key(key)}: {name!r} is not in $.known_signals{_suggest(name, known)}; "
+                f"{path}{step(key)}: {name!r} is not in $.known_signals{suggestion(name, known)}; "
                 "add it there or correct the key"
             )
     canonical = "+".join(sorted(set(names)))
     if key != canonical:
-        raise ProfileError(f"{path}{_key(key)}: write the signal set as {canonical!r} (sorted, each name once)")
+        raise ProfileError(f"{path}{step(key)}: write the signal set as {canonical!r} (sorted, each name once)")
     return key
 
 
 def _rerank_ks(data: object, path: str) -> tuple[int, ...]:
-    ks = [_integer(item, f"{path}[{index}]", low=2) for index, item in enumerate(_list(data, path))]
+    ks = [json_integer(item, f"{path}[{index}]", low=2) for index, item in enumerate(json_list(data, path))]
     if not ks:
         raise ProfileError(f"{path}: is empty; give the candidate counts to try, for example [10, 25, 50, 100]")
     if ks != sorted(set(ks)):
         raise ProfileError(f"{path}: must ascend without repeats; write {sorted(set(ks))}")
     return tuple(ks)
-
-
-def _object(
-    data: object, path: str, required: Iterable[str] = (), optional: Iterable[str] = ()
-) -> Mapping[str, object]:
-    """A JSON object with all of ``required`` and nothing but ``required`` and ``optional``."""
-    fields, required = _mapping(data, path), tuple(required)
-    allowed = (*required, *optional)
-    for key in fields:
-        if key not in allowed:
-            raise ProfileError(
-                f"{path}{_key(key)}: unknown key{_suggest(key, allowed)}; allowed here: {', '.join(allowed)}"
-            )
-    for key in required:
-        if key not in fields:
-            raise ProfileError(f"{path}.{key}: is missing; add it")
-    return fields
-
-
-def _mapping(data: object, path: str) -> Mapping[str, object]:
-    if not isinstance(data, dict):
-        raise ProfileError(f"{path}: expected an object, got {_kind(data)}")
-    return data
-
-
-def _list(data: object, path: str) -> list[object]:
-    if not isinstance(data, list):
-        raise ProfileError(f"{path}: expected a list, got {_kind(data)}")
-    return data
-
-
-def _text(data: object, path: str) -> str:
-    if not isinstance(data, str) or not data.strip():
-        raise ProfileError(f"{path}: expected a non-empty string, got {data!r}")
-    return data
-
-
-def _integer(data: object, path: str, low: int) -> int:
-    if isinstance(data, bool) or not isinstance(data, int):
-        raise ProfileError(f"{path}: expected a whole number, got {data!r}")
-    if data < low:
-        raise ProfileError(f"{path}: must be at least {low}, got {data}")
-    return data
-
-
-def _number(data: object, path: str, low: float = -math.inf, high: float = math.inf) -> float:
-    if isinstance(data, bool) or not isinstance(data, int | float):
-        raise ProfileError(f"{path}: expected a number, got {data!r}")
-    # JSON allows whole numbers beyond the range of a float, and Python's reader lets NaN and Infinity
-    # through.
-    if not abs(data) <= sys.float_info.max:
-        raise ProfileError(
-            f"{path}: expected a finite number, got {data:g}" if isinstance(data, float) else f"{path}: is too large"
-        )
-    if not low <= data <= high:
-        bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise ProfileError(f"{path}: must be {bounds}, got {data}")
-    return float(data)
-
-
-def _kind(data: object) -> str:
-    return "null" if data is None else type(data).__name__
-
-
-def _key(key: str) -> str:
-    """One step of a JSON path: .name, or ["any text"] where the dot form would be ambiguous."""
-    return f".{key}" if key.isidentifier() else f'["{key}"]'
-
-
-def _suggest(word: str, choices: Iterable[str]) -> str:
-    close = get_close_matches(word, list(choices), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 _QUESTION_MARKS = ("?", "？", "؟")
 # "can", "will" and "may" are left out: they open too many keyword queries (CAN bus, ...).
@@ -40,6 +42,21 @@ class Traits:
     mean_characters: float
     signals: tuple[str, ...]
     margin: float
+
+
+FIGURES: Final[Mapping[str, Callable[[Traits], float]]] = MappingProxyType(
+    {
+        "query_words": lambda traits: math.log1p(traits.query_words),
+        "question": lambda traits: float(traits.question),
+        "identifiers": lambda traits: float(traits.identifiers),
+        "mean_characters": lambda traits: math.log1p(traits.mean_characters),
+        "margin": lambda traits: traits.margin,
+    }
+)
+"""The traits that a gain may depend on, as numbers; counts and lengths as logarithms.
+
+Not ``documents``, which calibration hardly varies, nor ``signals``, which have curves of their own.
+"""
 
 
 def extract(query: str, lengths: Sequence[int], signals: Sequence[Mapping[str, float]]) -> Traits:
