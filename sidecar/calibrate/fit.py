@@ -13,12 +13,13 @@ import numpy as np
 from router.arms import Strategy
 from router.latency import LatencyPrior
 from router.policy import MAX_HARM
-from router.profile import FORMAT, SIGNALS_ARM
+from router.profile import FORMAT, SIGNALS_ARM, TraitSlope
 from sidecar.calibrate.fit_arm import ArmFit, credited_curve, fit_arm
 from sidecar.calibrate.latency_fit import latency_prior
 from sidecar.calibrate.pooled import Pooled, PooledCollection, PooledGain
 from sidecar.calibrate.records import JudgedList, LatencySample
 from sidecar.calibrate.shrink import estimate
+from sidecar.calibrate.trait_fit import TraitFit, fit_traits
 
 KS: Final = (10, 25, 50, 100, 200)
 FRUGAL_SHARE: Final = 0.1
@@ -30,11 +31,13 @@ _SIGNALS_LATENCY: Final = LatencyPrior(0.05, 0.0, 1.5)
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What the fit found, for people: every arm with every set of signals, also those that stay off."""
+    """What the fit found, for people: every arm with every set of signals, also those that stay off; and, for every set
+    of signals, whether the queries' traits predict gains."""
 
     queries: int
     arms: tuple[ArmFit, ...]
     min_gain_per_second: float
+    traits: tuple[TraitFit, ...]
 
     def find(self, arm: str, signals: str) -> ArmFit | None:
         """One of ``arms``; ``arm`` is ``signals`` for SIGNALS."""
@@ -74,7 +77,7 @@ def fit_profile(
     arms = tuple(_credited(fit, arms) for fit in arms)
     if min_gain_per_second is None:
         min_gain_per_second = frugal_rate(arms, samples, "+".join(names))
-    fitted = Fitted(len(lists), arms, min_gain_per_second)
+    fitted = Fitted(len(lists), arms, min_gain_per_second, _traits(lists, arms, seed))
     latencies = {name: latency_prior([s for s in samples if s.reranker == name]) for name in strategies}
     return _profile(fitted, corpus, strategies, latencies, names, ks), fitted
 
@@ -123,6 +126,14 @@ def _credited(fit: ArmFit, arms: Sequence[ArmFit]) -> ArmFit:
     )
 
 
+def _traits(lists: Sequence[JudgedList], arms: Sequence[ArmFit], seed: int) -> tuple[TraitFit, ...]:
+    found = []
+    for used in dict.fromkeys(fit.signals for fit in arms):
+        own = [fit for fit in arms if fit.signals == used]
+        found.append(fit_traits(lists, own, np.random.default_rng(seed)))
+    return tuple(fit for fit in found if fit is not None)
+
+
 def _typical_ms(samples: Sequence[LatencySample]) -> float | None:
     """Median of the warm ones, if there are any: that is how documents arrive once a sidecar has run for a while."""
     warm = [sample.score_ms for sample in samples if sample.warm]
@@ -140,7 +151,12 @@ def _profile(
 ) -> dict[str, Any]:
     known = {SIGNALS_ARM: Strategy.SIGNALS, **strategies}
     arms = {
-        name: _arm(strategy, latencies.get(name, _SIGNALS_LATENCY), [fit for fit in fitted.arms if fit.arm == name])
+        name: _arm(
+            strategy,
+            latencies.get(name, _SIGNALS_LATENCY),
+            [fit for fit in fitted.arms if fit.arm == name],
+            {found.signals: found.slopes[name] for found in fitted.traits if name in found.slopes},
+        )
         for name, strategy in known.items()
     }
     return {
@@ -155,13 +171,19 @@ def _profile(
             "gains": "nDCG@10 on queries that the weights were not chosen on, shrunk towards other collections' for "
             + (", ".join(sorted({fit.arm for fit in fitted.arms if fit.pooled})) or "no arm")
             + "; the third figure is one standard deviation below",
+            "traits": [found.words for found in fitted.traits],
         },
         "arms": arms,
     }
 
 
-def _arm(strategy: Strategy, latency: LatencyPrior, fits: Sequence[ArmFit]) -> dict[str, Any]:
-    return {
+def _arm(
+    strategy: Strategy,
+    latency: LatencyPrior,
+    fits: Sequence[ArmFit],
+    slopes: Mapping[str, Mapping[str, TraitSlope]],
+) -> dict[str, Any]:
+    arm = {
         "strategy": strategy.value,
         "latency": {
             "base_ms": round(latency.base_ms, 4),
@@ -171,6 +193,9 @@ def _arm(strategy: Strategy, latency: LatencyPrior, fits: Sequence[ArmFit]) -> d
         "gains": {fit.signals: {"points": [list(point) for point in fit.curve.points]} for fit in fits},
         "weights": {fit.signals: _fusion(fit) for fit in fits},
     }
+    if slopes:
+        arm["traits"] = {used: {name: list(own) for name, own in by.items()} for used, by in slopes.items()}
+    return arm
 
 
 def _fusion(fit: ArmFit) -> dict[str, Any]:

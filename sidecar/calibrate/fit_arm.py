@@ -63,7 +63,7 @@ def fit_arm(
     values = surface(lists, columns, arm, grid, measured) - first_stage_ndcg(lists)[:, None, None]
     if not values.any():
         return None
-    deep = [place for place, k in enumerate(measured) if k >= _WEIGHTS_FROM_K] or [len(measured) - 1]
+    deep = deep_places(measured)
     gains = held_out(values, grid, deep, rng)
     best = grid[bagged_choice(values[:, deep].mean(axis=1), grid, rng)]
     carried = "+".join(sorted(lists[0].signals))
@@ -98,6 +98,11 @@ def credited_curve(fit: ArmFit, free: ArmFit) -> GainCurve:
             point = GainPoint(point.k, most.gain, min(point.lower, most.gain))
         points.append(point)
     return GainCurve(tuple(points))
+
+
+def deep_places(ks: Sequence[int]) -> list[int]:
+    """Places in ``ks`` (ascending) of those that fill ten places from enough candidates; the last one at least."""
+    return [place for place, k in enumerate(ks) if k >= _WEIGHTS_FROM_K] or [len(ks) - 1]
 
 
 def recommended_k(gains: Floats, ks: Sequence[int]) -> int:

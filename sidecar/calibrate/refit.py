@@ -116,6 +116,7 @@ def _learn(
     else:
         return f"{arm} with signals {signals!r}: not calibrated, and it changes no order"
     entry["gains"][signals] = {"points": points}
+    entry.get("traits", {}).pop(signals, None)  # slopes of gains that are no longer believed
     before, after = None if known is None else _best(known["points"]), _best(points)
     return Change(arm, signals, len(own), after / worth[0], before, after)
 

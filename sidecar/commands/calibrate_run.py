@@ -19,7 +19,7 @@ from sidecar.calibrate import pooled
 from sidecar.calibrate.candidates import candidates
 from sidecar.calibrate.collection import FEWEST_FOR_A_BOUND, Collection, CollectionError
 from sidecar.calibrate.first_stage import Fusion, Mode
-from sidecar.calibrate.fit import fit_profile
+from sidecar.calibrate.fit import Fitted, fit_profile
 from sidecar.calibrate.records import JudgedList
 from sidecar.calibrate.report.build import Service, build
 from sidecar.calibrate.report.readout import ReadOut, Source
@@ -103,8 +103,8 @@ def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path,
     others = pooled.read().without(collection.documents_digest)
     with notes.console.status("Fitting the profile"):
 
-        def fit(part: Sequence[JudgedList]) -> tuple[bytes, Profile]:
-            data, _ = fit_profile(
+        def fit(part: Sequence[JudgedList]) -> tuple[bytes, Profile, Fitted]:
+            data, fitted = fit_profile(
                 # A query without candidates says nothing about how to order them.
                 [judged for judged in part if judged.ids],
                 samples,
@@ -114,9 +114,9 @@ def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path,
                 pooled=others,
             )
             raw = json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"
-            return raw, parse(data, revision_of(raw))
+            return raw, parse(data, revision_of(raw)), fitted
 
-        raw, profile = fit(lists)
+        raw, profile, fitted = fit(lists)
         readout = build(
             lists,
             samples,
@@ -134,6 +134,7 @@ def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path,
                 warnings=tuple(notes.said),
             ),
             service=service(settings),
+            traits=fitted.traits,
         )
     return Calibrated(readout, profile, raw)
 

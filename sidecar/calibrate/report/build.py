@@ -30,6 +30,7 @@ from sidecar.calibrate.report.readout import (
 )
 from sidecar.calibrate.report.recommend import Router, arm_of, choices, loads, max_documents, predicted
 from sidecar.calibrate.report.verdict import Evidence, best_model, judge
+from sidecar.calibrate.trait_fit import TraitFit
 
 BUDGETS_MS = (50.0, 100.0, 300.0, 1000.0)
 _ROUNDING = 1e-9
@@ -58,11 +59,13 @@ def build(
     ks: Sequence[int],
     source: Source,
     service: Service,
+    traits: Sequence[TraitFit] = (),
 ) -> ReadOut:
     """Everything that the report says.
 
     ``profile`` was fitted on all of ``lists`` and is what the user gets; ``fit`` makes such a profile of any lists,
-    and is used to measure every query with a profile that has not seen it. ``ks`` ascending. Raises ValueError for
+    and is used to measure every query with a profile that has not seen it. ``ks`` ascending. ``traits`` is what
+    the fit has found about them. Raises ValueError for
     fewer than two lists, no relevant document, or no latency of requests without reranking.
     """
     queries = cross_fitted(lists, fit)
@@ -105,6 +108,7 @@ def build(
         default_budget_ms=service.default_ms,
         context=described,
         verdict=verdict,
+        traits=next((found.words for found in traits if found.signals == signals), ""),
     )
 
 

@@ -161,7 +161,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ReadOut:
-    """The whole read-out. ``default_budget_ms`` is the budget of a request that names none; the gate looks at it."""
+    """The whole read-out. ``default_budget_ms`` is the budget of a request that names none; the gate looks at it.
+
+    ``traits`` says in words whether the queries' traits predict gains with ``signals``.
+    """
 
     format: Literal["millirank.calibration/1"]
     source: Source
@@ -175,6 +178,7 @@ class ReadOut:
     default_budget_ms: float
     context: Context
     verdict: Verdict
+    traits: str = ""
 
     def point(self, reranker: str, rerank_k: int) -> ArmPoint | None:
         """That arm, or None if it was not measured."""

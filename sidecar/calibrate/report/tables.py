@@ -141,6 +141,7 @@ def arms(readout: ReadOut) -> Table:
         header=("Arm", "in the profile", "knee", "enough", "because"),
         numeric=(False, False, True, True, False),
         rows=tuple(_curve_row(curve) for curve in readout.curves),
+        notes=(readout.traits,) if readout.traits else (),
     )
 
 
