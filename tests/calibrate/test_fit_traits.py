@@ -135,8 +135,8 @@ def test_the_profile_says_so_where_nothing_is_found() -> None:
 
 
 def test_what_was_found_gets_into_the_profile() -> None:
-    """A model that knows the answers to questions and is wrong about keywords: its expected gain, as the router reads it
-    from the profile's file, is higher for a question."""
+    """A model that knows the answers to questions and is wrong about keywords: its expected gain, as the router reads
+    it from the profile's file, is higher for a question."""
     knows = judged_lists(60, skill={"bm25": 1.0, "late": 3.0})
     wrong = [
         replace(each, query_id=f"k{each.query_id}", query=f"number {each.query_id}")
