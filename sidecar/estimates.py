@@ -84,7 +84,12 @@ def _prior(reranker: Reranker, profile: Profile) -> LatencyPrior:
 
 def _seeded(prior: LatencyPrior, samples: Sequence[tuple[int, float]], now: float) -> LatencyEstimator:
     """An estimator for this machine. The profile's prior was measured on another one: its shape is kept, its level
-    is the warm-up's (the median ratio)."""
+    is the warm-up's (the median ratio).
+
+    The prior is of everything that a stage takes; a model that warms up measures nothing but itself. So samples of
+    which tokens are not the most part are left out: beside those, messages and fusing would seem to cost nothing.
+    """
+    samples = [one for one in samples if prior.ms_per_token * one[0] > prior.base_ms] or samples
     if samples:
         ratios = (elapsed_ms / (prior.base_ms + prior.ms_per_token * tokens) for tokens, elapsed_ms in samples)
         factor = statistics.median(ratios)

@@ -210,12 +210,14 @@ class Pipeline:
             self._tracer,
             self._clock,
         )
-        count = len(prefix.scores)
-        if prefix.degradation is None and prefix.score_ms and work.tokens_at(count):
+        outcome = reranked(request, plan, prefix, reranker.limits.promotion_cap)
+        tokens = work.tokens_at(len(prefix.scores))
+        if prefix.degradation is None and prefix.score_ms and tokens:
             # Failures, partial work and kept scores do not teach: they say nothing about what the whole stage costs.
-            elapsed_ms = max(0.0, (self._clock() - started) * 1e3 - prefix.queue_ms)
-            self._estimates.stage[name].observe(work.tokens_at(count), elapsed_ms, self._clock())
-        return reranked(request, plan, prefix, reranker.limits.promotion_cap)
+            # All of it is in the budget, so all of it teaches: messages, scoring and fusing, without the queue.
+            now = self._clock()
+            self._estimates.stage[name].observe(tokens, max(0.0, (now - started) * 1e3 - prefix.queue_ms), now)
+        return outcome
 
     def _has_work(self) -> bool:
         """Whether there is anything that work behind answers has to give way to; while draining, always."""

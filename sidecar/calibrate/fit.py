@@ -136,8 +136,8 @@ def _traits(lists: Sequence[JudgedList], arms: Sequence[ArmFit], seed: int) -> t
 
 def _typical_ms(samples: Sequence[LatencySample]) -> float | None:
     """Median of the warm ones, if there are any: that is how documents arrive once a sidecar has run for a while."""
-    warm = [sample.score_ms for sample in samples if sample.warm]
-    values = warm or [sample.score_ms for sample in samples]
+    warm = [sample.stage_ms for sample in samples if sample.warm]
+    values = warm or [sample.stage_ms for sample in samples]
     return max(1e-3, statistics.median(values)) if values else None
 
 

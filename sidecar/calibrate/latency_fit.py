@@ -16,7 +16,7 @@ _SMALLEST_MS: Final = 1e-3
 
 
 def latency_prior(samples: Sequence[LatencySample]) -> LatencyPrior:
-    """From one reranker's samples, cold and warm.
+    """From one reranker's samples, cold and warm: ``stage_ms`` over ``tokens``, as the sidecar goes on to learn it.
 
     The line goes through the medians of the requests of each size (`rerank_k`, warm or cold), each weighing 1/ms^2: a
     miss of 10 % counts the same on 4 ms as on 400 ms, as in the router's own line. ``spread`` is the 95th percentile of
@@ -28,9 +28,9 @@ def latency_prior(samples: Sequence[LatencySample]) -> LatencyPrior:
     for sample in samples:
         groups[sample.rerank_k, sample.warm].append(sample)
     tokens = np.array([statistics.median(one.tokens for one in group) for group in groups.values()], np.float64)
-    ms = np.array([max(_SMALLEST_MS, statistics.median(one.score_ms for one in group)) for group in groups.values()])
+    ms = np.array([max(_SMALLEST_MS, statistics.median(one.stage_ms for one in group)) for group in groups.values()])
     base, slope = _line(tokens, ms)
-    ratios = [one.score_ms / max(_SMALLEST_MS, base + slope * one.tokens) for one in samples]
+    ratios = [one.stage_ms / max(_SMALLEST_MS, base + slope * one.tokens) for one in samples]
     middle = statistics.median(ratios)
     spread = float(np.quantile(ratios, 0.95)) / middle if middle > 0 else 1.0
     return LatencyPrior(base, slope, max(1.0, spread))

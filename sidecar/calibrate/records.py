@@ -36,15 +36,16 @@ class JudgedList:
 class LatencySample:
     """One request as its caller saw it, forced to ``reranker`` ("signals", "none" included) at ``rerank_k``.
 
-    ``elapsed_ms`` is the whole call; ``score_ms`` the model's own part, ``tokens`` what it computed; ``warm`` says
-    whether the candidates had been scored before (for another query).
+    ``elapsed_ms`` is the whole call. ``stage_ms`` and ``tokens`` are what the router predicts of it and predicts it
+    from: the time from the decision to the order, without the queue, and the tokens to compute as they were estimated
+    before (`router.arms.Work`). ``warm`` says whether the candidates had been scored before (for another query).
     """
 
     reranker: str
     rerank_k: int
     warm: bool
     elapsed_ms: float
-    score_ms: float
+    stage_ms: float
     tokens: int
     pairs: int
     micro_usd: int

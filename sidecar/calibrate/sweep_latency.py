@@ -5,6 +5,9 @@ cell; the cells' requests take turns in an order that is drawn anew for every ro
 does hits all of them alike. The first requests of each cell are not counted: they warm up, and tell how many the rest
 of the time has room for.
 
+What a request was estimated to compute, which the router predicts its time from, is in the sidecars' own records of
+their decisions, read once they have ended.
+
 Warm is a sidecar that has read every candidate before, for another query. Cold is one that keeps no vectors, so that
 every document is new to it in every request; it is measured where that makes a difference, for late interaction.
 """
@@ -18,14 +21,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from millirank import Client, Document, Outcome, Ranking, Strategy
 
 from router.profile import SIGNALS_ARM
 from sidecar.calibrate.collection import Collection
 from sidecar.calibrate.latency_plan import affordable, spread
+from sidecar.calibrate.planned_work import planned_tokens
 from sidecar.calibrate.progress import bar
 from sidecar.calibrate.records import JudgedList, LatencySample
 from sidecar.calibrate.sweep_quality import SweepError
@@ -70,6 +75,13 @@ class _Cell:
         return f"{self.reranker}@{self.rerank_k}{'' if self.warm else ' cold'}"
 
 
+class _Timed(NamedTuple):
+    """A sample that does not know its tokens yet, and the decision that knows them."""
+
+    sample: LatencySample
+    decision_id: str
+
+
 def sweep_latency(
     collection: Collection,
     lists: Sequence[JudgedList],
@@ -100,8 +112,8 @@ def sweep_latency(
     asked = _asked(lists, depths[-1], seed)
     texts = Texts(collection, indexed_as)
     longest = max(len(judged.query) for judged in asked) + 1 + _variants(1)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="millirank-")))
+    with tempfile.TemporaryDirectory(prefix="millirank-") as temporary, contextlib.ExitStack() as stack:
+        folder = Path(temporary)
 
         def start(own: Settings, name: str, say: Callable[[str], None]) -> SweepSidecar:
             return stack.enter_context(sweep_sidecar(own, folder, name, asked[0], texts, longest, say))
@@ -120,7 +132,9 @@ def sweep_latency(
         read = _read(warm, keeping, searches, limit_s, progress)
         if read < len(searches):
             note(f"there was time to read the candidates of {read} queries: only those are asked")
-        return _Run(cells, searches[:read], sidecars, note).measure(requests, end, seed, progress)
+        timed = _Run(cells, searches[:read], sidecars, note).measure(requests, end, seed, progress)
+        stack.close()  # a sidecar that has ended has written all of its decisions
+        return _with_tokens(timed, [each.decisions for each in sidecars], note)
 
 
 def _depths(lists: Sequence[JudgedList], ks: Sequence[int], note: Callable[[str], None]) -> list[int]:
@@ -193,8 +207,8 @@ class _Run:
         self._sent: Counter[_Cell] = Counter()
         self._asked: Counter[tuple[str, bool, int]] = Counter()
 
-    def measure(self, requests: int, end: float | None, seed: int, progress: bool) -> list[LatencySample]:
-        """The samples; ``end`` is when to be done, on the monotonic clock. Raises SweepError where NONE has none."""
+    def measure(self, requests: int, end: float | None, seed: int, progress: bool) -> list[_Timed]:
+        """What was measured; ``end`` is when to be done (monotonic clock). Raises SweepError where NONE was not."""
         costs = self._try(progress)
         left_s = None if end is None else max(0.0, end - time.monotonic())
         plan = affordable(costs, requests, None if left_s is None else _PLANNED_SHARE * left_s, _FEWEST)
@@ -206,7 +220,7 @@ class _Run:
             self._note(f"fewer than {requests} requests, for lack of time: {', '.join(short)}")
         planned_s = sum(count * cost for count, cost in zip(plan, costs, strict=True))
         stop = None if end is None else max(end, time.monotonic() + planned_s)
-        samples: list[LatencySample] = []
+        timed: list[_Timed] = []
         failures: dict[str, list[str]] = {}
         order = random.Random(seed)
         with bar("Measuring latency", sum(plan), progress) as advance:
@@ -216,18 +230,18 @@ class _Run:
                     if stop is not None and time.monotonic() > stop:
                         break
                     sample = self._sample(cell)
-                    if isinstance(sample, LatencySample):
-                        samples.append(sample)
-                    else:
+                    if isinstance(sample, str):
                         failures.setdefault(cell.label, []).append(sample)
+                    else:
+                        timed.append(sample)
                     advance(1)
         for label, reasons in failures.items():
             self._note(f"{label}: {len(reasons)} requests failed and are not counted: {reasons[-1]}")
-        if missing := sum(plan) - len(samples) - sum(map(len, failures.values())):
+        if missing := sum(plan) - len(timed) - sum(map(len, failures.values())):
             self._note(f"requests took longer than when they were tried: {missing} of {sum(plan)} were not sent")
-        if not any(sample.reranker == NONE_ARM for sample in samples):
+        if not any(sample.reranker == NONE_ARM for sample, _ in timed):
             raise SweepError("no request without reranking was answered; see the notes")
-        return samples
+        return timed
 
     def _try(self, progress: bool) -> list[float]:
         """Seconds that a request of each cell takes, after what only the first one takes."""
@@ -243,7 +257,7 @@ class _Run:
                 advance(1)
         return costs
 
-    def _sample(self, cell: _Cell) -> LatencySample | str:
+    def _sample(self, cell: _Cell) -> _Timed | str:
         """One request; why there is no sample, where it was not answered as planned."""
         number = self._sent[cell] % len(self._searches)
         self._sent[cell] += 1
@@ -255,20 +269,41 @@ class _Run:
         began = time.perf_counter()
         ranking = _send(cell, query, documents)
         elapsed_ms = (time.perf_counter() - began) * 1e3
-        if ranking.outcome is not Outcome.RANKED or ranking.timing is None or ranking.usage is None:
+        timing, usage, decision = ranking.timing, ranking.usage, ranking.decision
+        if ranking.outcome is not Outcome.RANKED or timing is None or usage is None or decision is None:
             for sidecar in self._sidecars:
                 sidecar.process.check()
             return "; ".join(each.detail for each in ranking.degradations)
-        return LatencySample(
+        sample = LatencySample(
             reranker=cell.reranker,
             rerank_k=cell.rerank_k,
             warm=cell.warm,
             elapsed_ms=elapsed_ms,
-            score_ms=ranking.timing.score_ms,
-            tokens=ranking.usage.tokens,
-            pairs=ranking.usage.pairs,
-            micro_usd=ranking.usage.cost_micro_usd,
+            stage_ms=timing.total_ms - timing.route_ms - timing.queue_ms,
+            tokens=0,
+            pairs=usage.pairs,
+            micro_usd=usage.cost_micro_usd,
         )
+        return _Timed(sample, decision.id)
+
+
+def _with_tokens(
+    timed: Sequence[_Timed], decisions: Sequence[Path], note: Callable[[str], None]
+) -> list[LatencySample]:
+    """The samples with what each was estimated to compute; one that left no record of its decision is left out."""
+    wanted = {
+        decision_id: (sample.reranker, sample.rerank_k)
+        for sample, decision_id in timed
+        if sample.reranker not in (NONE_ARM, SIGNALS_ARM)
+    }
+    tokens = planned_tokens(decisions, wanted)
+    if lost := len(wanted) - len(tokens):
+        note(f"{lost} requests left no record of their decision and are not counted")
+    return [
+        replace(sample, tokens=tokens.get(decision_id, 0))
+        for sample, decision_id in timed
+        if decision_id not in wanted or decision_id in tokens
+    ]
 
 
 def _send(cell: _Cell, query: str, documents: Sequence[Document]) -> Ranking[Document]:

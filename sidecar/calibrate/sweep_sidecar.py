@@ -25,6 +25,7 @@ _EXPLAIN_MS = 60_000.0
 _TRIED = 2  # documents in the first request to every reranker
 _WIRE_BYTES = 64 * MIB
 _VECTOR_FILE_BYTES = 2048 * MIB
+_DECISIONS_BYTES = 1024 * MIB  # some KB each: more than any sweep makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,12 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class SweepSidecar:
-    """A sidecar that serves, the client of it and the arms that it offers."""
+    """A sidecar that serves, the client of it, the arms that it offers and the file of its decisions."""
 
     process: SidecarProcess
     client: Client
     arms: tuple[Arm, ...]
+    decisions: Path
 
 
 class Texts:
@@ -148,10 +150,16 @@ def sweep_sidecar(
     file = folder / f"{name}.toml"
     file.write_text(to_toml(own), encoding="utf-8")
     documents = texts.of(example)
-    with sidecar(folder, name, {"MILLIRANK_CONFIG": str(file)}) as process, reachable(process) as client:
+    decisions = folder / f"{name}.decisions"
+    set_up = {
+        "MILLIRANK_CONFIG": str(file),
+        "MILLIRANK_DECISION_LOG__FILE": str(decisions),
+        "MILLIRANK_DECISION_LOG__MAX_BYTES": str(_DECISIONS_BYTES),
+    }
+    with sidecar(folder, name, set_up) as process, reachable(process) as client:
         names = [each for each, configured in own.rerankers.items() if configured.enabled]
         arms = [_arm(process, client, each, example.query, documents, note) for each in names]
-        yield SweepSidecar(process, client, tuple(arm for arm in arms if arm is not None))
+        yield SweepSidecar(process, client, tuple(arm for arm in arms if arm is not None), decisions)
 
 
 def _arm(

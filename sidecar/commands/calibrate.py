@@ -27,6 +27,7 @@ from sidecar.calibrate.stdlib import default_cache_dir
 from sidecar.calibrate.sweep_quality import SweepError
 from sidecar.commands import calibrate_run, calibrate_shadow
 from sidecar.engines.manifest import ModelError
+from sidecar.replay import ReplayError
 from sidecar.settings import Settings, SettingsError, load
 
 EXIT_FAILURE = 1
@@ -160,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (argparse.ArgumentTypeError, CollectionError, ProfileError, ReadOutError, SettingsError) as error:
         sys.stderr.write(f"millirank calibrate: {error}\n")
         return EXIT_USAGE
-    except (SweepError, PrivateSidecarError, MillirankError, ModelError, OSError) as error:
+    except (SweepError, PrivateSidecarError, ReplayError, MillirankError, ModelError, OSError) as error:
         sys.stderr.write(f"millirank calibrate: {error}\n")
         return EXIT_FAILURE
 

@@ -179,7 +179,7 @@ def test_the_frugal_rate() -> None:
         for k, warm, ms in ((10, True, 20.0), (10, False, 1.0), (25, True, 60.0))
     ]
     assert frugal_rate([fit], samples, "bm25") == pytest.approx(FRUGAL_SHARE * 1.0)
-    fast = [replace(sample, score_ms=sample.score_ms / 100) for sample in samples]
+    fast = [replace(sample, stage_ms=sample.stage_ms / 100) for sample in samples]
     assert frugal_rate([fit], fast, "bm25") == MOST_GAIN_PER_SECOND
     assert frugal_rate([fit], samples, "dense") == 0.0
 

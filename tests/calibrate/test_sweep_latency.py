@@ -157,13 +157,14 @@ def test_cells_take_turns(samples: tuple[list[LatencySample], list[str]]) -> Non
 
 @pytest.mark.timeout(240)
 def test_samples_say_what_was_computed(samples: tuple[list[LatencySample], list[str]]) -> None:
-    """Pairs are k; cold documents are read (many tokens), warm ones are not, only the query is, every time."""
+    """Pairs are k; tokens are what the router was told: cold documents are read, warm ones are not, only the query is,
+    every time. All but the way to the sidecar and back is the stage."""
     found, _ = samples
     for sample in found:
         modelled = sample.reranker not in ("none", "signals")
         assert sample.pairs == (sample.rerank_k if modelled else 0)
-        assert (sample.tokens > 0) == (sample.score_ms > 0) == modelled
-        assert sample.elapsed_ms > sample.score_ms
+        assert (sample.tokens > 0) == modelled
+        assert sample.elapsed_ms > sample.stage_ms > 0.0
         assert sample.micro_usd == 0
 
     def tokens(k: int, warm: bool) -> list[int]:
@@ -188,7 +189,8 @@ def test_more_work_takes_longer(samples: tuple[list[LatencySample], list[str]]) 
 
 @pytest.mark.timeout(240)
 async def test_an_llm_is_measured_at_what_it_takes(own: Collection, lists: list[JudgedList], tmp_path: Path) -> None:
-    """Asked for 20 and 60, it is measured at 20 and at its 50; tokens and price are the endpoint's own."""
+    """Asked for 20 and 60, it is measured at 20 and at its 50; tokens are what the router was told, one more
+    for a longer query; the price is the endpoint's own."""
     async with FakeOpenAI() as server:
         llm = LlmSettings(base_url=server.base_url, model="m", prompt_micro_usd_per_1k=150)
         found = await asyncio.to_thread(
@@ -203,7 +205,11 @@ async def test_an_llm_is_measured_at_what_it_takes(own: Collection, lists: list[
         )
     graded = [sample for sample in found if sample.reranker == "llm"]
     assert Counter(sample.rerank_k for sample in graded) == {20: 2, 50: 2}
-    assert {(sample.tokens, sample.micro_usd) for sample in graded} == {(1100, 150)}
+    assert {sample.micro_usd for sample in graded} == {150}
+    few, many = ([sample.tokens for sample in graded if sample.rerank_k == k] for k in (20, 50))
+    # 30 documents more, each of 23 tokens at least (prompt and completion alone).
+    assert min(many) > max(few) + 30 * 23
+    assert max(few) - min(few) <= 1
 
 
 @pytest.mark.timeout(240)
