@@ -221,6 +221,33 @@ func TestThawedSidecarIsAskedAgain(t *testing.T) {
 	}
 }
 
+// 150 MB of requests by 64 callers that nobody reads: what is kept is those before the silence, and no others.
+func TestFrozenSidecarFillsNoMemory(t *testing.T) {
+	sidecar := sidecarprocess.Start(t)
+	client := connect(t, sidecar)
+	documents := candidates(100)
+	sidecar.Freeze()
+	before := heapMB()
+	manyTimes(2_500, 64, func(int) {
+		if _, err := millirank.Rerank(context.Background(), client, query, documents, nil, millirank.Budget(50*time.Millisecond)); err != nil {
+			t.Error(err)
+		}
+	})
+	kept := heapMB() - before
+	t.Logf("2,500 requests of 60 kB: %d MB kept", kept)
+	if kept > 160 {
+		t.Errorf("%d MB are kept", kept)
+	}
+}
+
+// heapMB is what is in use, without what the garbage collector would free.
+func heapMB() int {
+	runtime.GC()
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	return int(memory.HeapAlloc >> 20)
+}
+
 // manyTimes is what each call took, sorted.
 func manyTimes(calls, callers int, call func(number int)) []time.Duration {
 	took := make([]time.Duration, calls)

@@ -133,11 +133,11 @@ func (client *Client) ask(ctx context.Context, c *call) (*pb.RerankResponse, *fa
 	if over.Swap(true) {
 		return readReply(<-replies) // it came at the same moment
 	}
+	client.silence.left()
 	if err := ctx.Err(); errors.Is(err, context.Canceled) {
 		cancel()
 		return nil, nil, err
 	}
-	client.silence.left()
 	return nil, &failure{reason: ReasonSidecarTimeout, detail: fmt.Sprintf("no answer within the budget of %v", c.budget)}, nil
 }
 

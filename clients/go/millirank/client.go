@@ -45,12 +45,19 @@ type clientOptions struct {
 	reserve     time.Duration
 	slack       time.Duration
 	provider    trace.TracerProvider
+	token       *string
 	dial        []grpc.DialOption
 }
 
 // WithTransportCredentials makes the connection TLS (credentials.NewTLS); without it, it is insecure.
 func WithTransportCredentials(creds credentials.TransportCredentials) Option {
 	return func(o *clientOptions) { o.credentials = creds }
+}
+
+// WithToken sends a bearer token with every call, for a sidecar that asks for one (its listen.token_file). Without TLS
+// it goes to this machine only (a Unix socket, loopback): for any other target [New] returns an error.
+func WithToken(token string) Option {
+	return func(o *clientOptions) { o.token = &token }
 }
 
 // WithReserve is kept back from what the sidecar may spend, for the way there and back: 1 ms without this option. At
@@ -98,7 +105,18 @@ func New(target string, options ...Option) (*Client, error) {
 			return nil, fmt.Errorf("millirank: %s is %v; pass a duration from 0 to %v", each.name, each.value, maxBudget)
 		}
 	}
-	connection, err := grpc.NewClient(target, append(dialOptions(chosen.credentials, chosen.provider), chosen.dial...)...)
+	dial := dialOptions(chosen.credentials, chosen.provider)
+	if chosen.token != nil {
+		bearer, err := newBearer(*chosen.token, target)
+		if err != nil {
+			return nil, err
+		}
+		dial = append(dial, grpc.WithPerRPCCredentials(bearer))
+	}
+	connection, err := grpc.NewClient(target, append(dial, chosen.dial...)...)
+	if err != nil && chosen.token != nil {
+		return nil, fmt.Errorf("millirank: a token goes over TLS (WithTransportCredentials) or to this machine (unix:/path, loopback): %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("millirank: %w", err)
 	}

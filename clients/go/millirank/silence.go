@@ -27,7 +27,7 @@ type silence struct {
 	probing    atomic.Bool
 }
 
-// left: a caller's budget ended without an answer.
+// left: a caller went without an answer: its budget ended, or its context was cancelled.
 func (s *silence) left() { s.unanswered.Add(1) }
 
 // ended: an RPC ended like this. Every end but our own deadline or cancellation is a word from the sidecar, or the end of

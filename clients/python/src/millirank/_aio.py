@@ -26,6 +26,7 @@ from millirank._decision import Decision, Strategy
 from millirank._errors import ClientStateError, RequestError
 from millirank._ranking import Ranking, Reason
 from millirank._request import Extractors, Options, check_budget_ms
+from millirank._silence import PROBE_S, Silence
 from millirank._status import Failure, read_error
 from millirank._tracing import Metadata, describe_failure
 from millirank._wire import decision_from
@@ -74,6 +75,8 @@ class AsyncClient(ClientBase):
         )
         self._connection: _Connection | None = None
         self._replies: set[asyncio.Task[Reply]] = set()
+        self._silence = Silence(self._probe)
+        self._probes: set[asyncio.Task[None]] = set()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -264,8 +267,10 @@ class AsyncClient(ClientBase):
 
     async def _ask(self, call: RerankCall[Any], metadata: Metadata) -> Reply:
         rerank = self._connected().rerank
+        if self._silence.lasts():
+            return call.held_back()
         rpc = rerank(call.message(), timeout=call.rpc_timeout_s(), metadata=metadata)
-        reply = asyncio.ensure_future(_reply(rpc))
+        reply = asyncio.ensure_future(self._reply(rpc))
         # The loop holds tasks weakly; a reply that its caller has left would otherwise vanish uncounted.
         self._replies.add(reply)
         reply.add_done_callback(self._replies.discard)
@@ -273,16 +278,49 @@ class AsyncClient(ClientBase):
             # Neither wait_for nor timeout(): both cancel the call and then wait for it to agree.
             await asyncio.wait((reply,), timeout=call.timer_s())
         except asyncio.CancelledError:
+            self._silence.left()
             reply.cancel()
             raise
         if not reply.done():
+            self._silence.left()
             reply.add_done_callback(self._count_late)
             return call.timed_out()
         return reply.result()
 
+    async def _reply(self, rpc: Any) -> Reply:
+        """What the call answers; its status instead of an exception, so that nobody has to collect one."""
+        try:
+            response: pb.RerankResponse = await rpc
+        except grpc.aio.AioRpcError as error:
+            self._silence.ended(error.code())
+            return read_error(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task but the call was cancelled: the client was closed.
+            return Failure(Reason.SIDECAR_UNAVAILABLE, "the client was closed during the call", "CANCELLED")
+        self._silence.ended(grpc.StatusCode.OK)
+        return response
+
     def _count_late(self, reply: asyncio.Task[Reply]) -> None:
         if not reply.cancelled() and isinstance(reply.result(), pb.RerankResponse):
             self._stats.late()
+
+    def _probe(self) -> None:
+        probe = asyncio.ensure_future(self._check_health())
+        self._probes.add(probe)
+        probe.add_done_callback(self._probes.discard)
+
+    async def _check_health(self) -> None:
+        code = grpc.StatusCode.CANCELLED
+        try:
+            await self._connected().health(HEALTH_REQUEST, timeout=PROBE_S)
+            code = grpc.StatusCode.OK
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+        finally:
+            self._silence.probed(code)
 
     async def _is_serving(self, timeout_s: float) -> bool:
         try:
@@ -291,18 +329,3 @@ class AsyncClient(ClientBase):
             # A sidecar without health service is reachable, and there is nothing more to be known.
             return bool(error.code() is grpc.StatusCode.UNIMPLEMENTED)
         return answer == HEALTH_SERVING
-
-
-async def _reply(rpc: Any) -> Reply:
-    """What the call answers; its status instead of an exception, so that nobody has to collect one."""
-    try:
-        response: pb.RerankResponse = await rpc
-    except grpc.aio.AioRpcError as error:
-        return read_error(error)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        # Not this task but the call was cancelled: the client was closed.
-        return Failure(Reason.SIDECAR_UNAVAILABLE, "the client was closed during the call", "CANCELLED")
-    return response

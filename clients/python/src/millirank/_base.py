@@ -12,13 +12,13 @@ import grpc
 from opentelemetry.trace import Span, TracerProvider
 
 from millirank._call import RerankCall
-from millirank._channel import ChannelOptions, channel_options, check_target
+from millirank._channel import ChannelOptions, channel_options, check_target, check_token
 from millirank._errors import ClientStateError, RequestError
 from millirank._ranking import Ranking
 from millirank._request import Extractors, Options, check_budget_ms
 from millirank._stats import Stats, StatsRecorder
 from millirank._status import Failure
-from millirank._tracing import Metadata, Tracing, authorization, describe, describe_failure, outgoing_metadata
+from millirank._tracing import Metadata, Tracing, describe, describe_failure, outgoing_metadata
 from millirank.v1 import rerank_service_pb2 as pb
 
 T = TypeVar("T")
@@ -42,12 +42,13 @@ class ClientBase:
         tracer_provider: TracerProvider | None,
     ) -> None:
         self._target = check_target(target)
-        self._authorization = authorization(token)
         if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
             raise TypeError(
                 f"credentials is a {type(credentials).__name__}; pass what grpc.ssl_channel_credentials() returns"
             )
         self._credentials = credentials
+        token = check_token(token, self._target, encrypted=credentials is not None)
+        self._authorization: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._options = channel_options(options)
         self._reserve_ms = check_budget_ms(reserve_ms, "reserve_ms")
         self._slack_ms = check_budget_ms(slack_ms, "slack_ms")

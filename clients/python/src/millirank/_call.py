@@ -15,6 +15,7 @@ from millirank._request import (
     encode_latency,
     encode_request,
 )
+from millirank._silence import MAX_UNANSWERED
 from millirank._status import Failure
 from millirank._wire import UnusableAnswerError, first_stage, ranking_from
 from millirank.v1 import rerank_service_pb2 as pb
@@ -91,6 +92,10 @@ class RerankCall(Generic[T]):
     def timed_out(self) -> Failure:
         """What to conclude when the local timer fires first."""
         return Failure(Reason.SIDECAR_TIMEOUT, f"no answer within the budget of {self.budget_ms:g} ms")
+
+    def held_back(self) -> Failure:
+        """What to conclude where the sidecar reads nothing, so that it is not even asked."""
+        return Failure(Reason.SIDECAR_TIMEOUT, f"not asked: the last {MAX_UNANSWERED} calls got no answer")
 
     def read(self, response: pb.RerankResponse) -> Ranking[T] | Failure:
         """The sidecar's ranking, or what makes it unusable."""

@@ -20,7 +20,10 @@ HEALTH_REQUEST = b""
 HEALTH_SERVING = b"\x08\x01"
 
 _RESOLVER_SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
+_TOKEN = re.compile(r"^[\x20-\x7e]*$")
 _HOST_PORT = re.compile(r"^(\[[0-9a-fA-F:.%\w]+\]|[^:/\s\[\]]+):(\d{1,5})$")
+# Nothing that is sent there passes a network.
+_THIS_MACHINE = re.compile(r"^(unix|unix-abstract):|^(dns:///|ipv[46]:)?(localhost|127(\.\d{1,3}){3}|\[::1\]):\d{1,5}$")
 
 _SERVICE_CONFIG = {
     "methodConfig": [
@@ -77,6 +80,21 @@ def check_target(target: str) -> str:
     if match is None or not 0 < int(match[2]) < 65536:
         raise ValueError(f"target {target!r} has no valid port; pass 'host:port' or 'unix:/path'")
     return target
+
+
+def check_token(token: str, target: str, *, encrypted: bool) -> str:
+    """``token`` if it can be sent to ``target`` without anyone on the way learning it. Raises ValueError.
+
+    gRPC's own rule for call credentials (grpc.io/docs/guides/auth), plus loopback.
+    """
+    if not (_TOKEN.match(token) and token == token.strip()):
+        raise ValueError("token must be printable ASCII without white space around it; did a line end come along?")
+    if token and not encrypted and not _THIS_MACHINE.match(target):
+        raise ValueError(
+            f"token would go to {target} in plain text; pass credentials=grpc.ssl_channel_credentials(), or a target "
+            "on this machine ('unix:/path', loopback)"
+        )
+    return token
 
 
 def channel_options(own: ChannelOptions) -> list[tuple[str, Any]]:

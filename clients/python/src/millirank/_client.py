@@ -25,6 +25,7 @@ from millirank._decision import Decision, Strategy
 from millirank._errors import ClientStateError, RequestError
 from millirank._ranking import Ranking
 from millirank._request import Extractors, Options, check_budget_ms
+from millirank._silence import PROBE_S, Silence
 from millirank._stats import StatsRecorder
 from millirank._status import read_error
 from millirank._tracing import Metadata, describe_failure
@@ -44,8 +45,8 @@ class Client(ClientBase):
     (`grpc.ssl_channel_credentials`). ``options`` are gRPC channel options; they replace this client's own of
     the same name. ``reserve_ms`` (at most 10 % of a budget is taken) is kept back for the transport;
     ``slack_ms`` is what the gRPC deadline adds to the budget. ``token`` is for a sidecar that asks for one
-    (its ``listen.token_file``). Connecting starts at once and happens in the
-    background.
+    (its ``listen.token_file``); it needs ``credentials`` unless the target is on this machine. Connecting
+    starts at once and happens in the background.
 
     One client per process: make it after a fork, not before. Raises TypeError or ValueError for a wrong
     argument.
@@ -84,6 +85,7 @@ class Client(ClientBase):
             response_deserializer=pb.ExplainRouteResponse.FromString,
         )
         self._health = self._channel.unary_unary(HEALTH_CHECK)
+        self._silence = Silence(self._probe)
         # A call that waits for the connection is what makes gRPC connect. Its own way, Channel.subscribe,
         # runs a thread that raises when the channel is closed at the wrong moment (measured with grpcio 1.85:
         # 180 of 400 times).
@@ -246,22 +248,31 @@ class Client(ClientBase):
 
     def _ask(self, call: RerankCall[Any], metadata: Metadata) -> Reply:
         try:
+            if self._silence.lasts():
+                return call.held_back()
             future = self._rerank.future(call.message(), timeout=call.rpc_timeout_s(), metadata=metadata)
         except ValueError as error:
             # The only thing left that gRPC refuses: another thread closed the channel meanwhile.
             raise ClientStateError(f"the call could not be started: {error}") from error
+        future.add_done_callback(lambda ended: self._silence.ended(ended.code()))
         pending = _Pending(future, self._stats)
         try:
             in_time = pending.wait(call.timer_s())
         except BaseException:  # Ctrl-C while waiting
+            self._silence.left()
             future.cancel()
             raise
         if not in_time:
+            self._silence.left()
             return call.timed_out()
         if future.code() is grpc.StatusCode.OK:
             response: pb.RerankResponse = future.result()
             return response
         return read_error(future)
+
+    def _probe(self) -> None:
+        health = self._health.future(HEALTH_REQUEST, timeout=PROBE_S)
+        health.add_done_callback(lambda ended: self._silence.probed(ended.code()))
 
     def _is_serving(self, timeout_s: float) -> bool:
         try:

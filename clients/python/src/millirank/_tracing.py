@@ -72,13 +72,6 @@ def outgoing_metadata() -> Metadata:
     return tuple((key, value) for key, value in pairs if _METADATA_KEY.match(key) and _METADATA_VALUE.match(value))
 
 
-def authorization(token: str) -> Metadata:
-    """The metadata of a bearer token; none for ''. Raises ValueError for one that no header can carry."""
-    if not (_METADATA_VALUE.match(token) and token == token.strip()):
-        raise ValueError("token must be printable ASCII without white space around it; did a line end come along?")
-    return (("authorization", f"Bearer {token}"),) if token else ()
-
-
 def describe_failure(span: Span, failure: Failure) -> None:
     """Write on the span that the sidecar gave no usable answer, whatever the caller gets instead."""
     if failure.code:

@@ -19,6 +19,7 @@ import java.util.function.Supplier;
  *
  * @param reserve kept back from what the sidecar may spend
  * @param slack what the gRPC deadline adds to the budget
+ * @param silence says when not even to ask
  * @param timer ends the futures' waits; its thread only hands on to {@code executor}
  * @param executor where futures complete
  */
@@ -28,6 +29,7 @@ record Caller(
     Duration slack,
     Tracing tracing,
     StatsRecorder stats,
+    Silence silence,
     ScheduledExecutorService timer,
     Executor executor) {
 
@@ -37,7 +39,11 @@ record Caller(
     Span span = tracing.start("Rerank", call);
     try (Scope scope = span.makeCurrent()) {
       Ranking<T> unasked = call.answerWithoutSidecar();
-      return unasked != null ? answered(unasked, span) : conclude(call, await(call, send(call, span)), span);
+      if (unasked != null) {
+        return answered(unasked, span);
+      }
+      Reply reply = silence.lasts() ? call.heldBack() : await(call, send(call, span));
+      return conclude(call, reply, span);
     } catch (RuntimeException error) {
       raised(error, span);
       throw error;
@@ -63,11 +69,15 @@ record Caller(
         finish(result, () -> answered(unasked, span), span);
         return result;
       }
+      if (silence.lasts()) {
+        finish(result, () -> conclude(call, call.heldBack(), span), span);
+        return result;
+      }
       Pending pending = send(call, span);
       // Not completed on the timer's thread: what depends on the result may block, and other callers wait for the timer.
       Future<?> timeout =
           timer.schedule(
-              () -> executor.execute(() -> pending.reply.complete(call.timedOut())),
+              () -> executor.execute(() -> pending.leave(call.timedOut())),
               call.leftNs(),
               TimeUnit.NANOSECONDS);
       pending.reply.whenComplete(
@@ -99,14 +109,14 @@ record Caller(
   }
 
   private Pending send(RerankCall<?> call, Span span) {
-    return Pending.send(channel, call, tracing.headers(span), stats);
+    return Pending.send(channel, call, tracing.headers(span), stats, silence);
   }
 
   private Reply await(RerankCall<?> call, Pending pending) {
     try {
       return pending.reply.get(call.leftNs(), TimeUnit.NANOSECONDS);
     } catch (TimeoutException budgetEnded) {
-      pending.reply.complete(call.timedOut());
+      pending.leave(call.timedOut());
       return reply(pending.reply); // the timer's, or an answer that came just now
     } catch (InterruptedException interrupted) {
       pending.cancel();

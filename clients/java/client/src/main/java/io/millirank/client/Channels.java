@@ -1,12 +1,16 @@
 package io.millirank.client;
 
 import io.grpc.ChannelCredentials;
+import io.grpc.ClientInterceptor;
 import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
+import io.grpc.Metadata;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
 import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
 import io.grpc.netty.shaded.io.netty.channel.epoll.Epoll;
+import io.grpc.stub.MetadataUtils;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Executor;
@@ -18,6 +22,12 @@ import java.util.regex.Pattern;
 /** How this client connects: target, defaults, service config. */
 final class Channels {
   private static final Pattern HOST_PORT = Pattern.compile("(\\[[0-9a-fA-F:.%\\w]+]|[^:/\\s\\[\\]]+):(\\d{1,5})");
+  // Nothing that is sent there passes a network.
+  private static final Pattern THIS_MACHINE =
+      Pattern.compile("unix:.*|(dns:///)?(localhost|127(\\.\\d{1,3}){3}|\\[::1]):\\d{1,5}");
+  private static final Pattern TOKEN = Pattern.compile("[\\x21-\\x7e]([\\x20-\\x7e]*[\\x21-\\x7e])?");
+  private static final Metadata.Key<String> AUTHORIZATION =
+      Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
   private static final int CONNECT_TIMEOUT_MS = 1000;
   private static final int MAX_INBOUND_BYTES = 16 << 20;
   // A request above this is not kept for the second attempt; gRPC's own 1 MiB is less than 1,000 long documents.
@@ -67,6 +77,26 @@ final class Channels {
         .proxyDetector(address -> null);
     customise.accept(builder);
     return builder.build();
+  }
+
+  /**
+   * Sends the token with every call.
+   *
+   * @throws IllegalArgumentException where it can't be sent, or would go over a network in plain text
+   */
+  static ClientInterceptor bearer(String token, String target, ChannelCredentials credentials) {
+    if (!TOKEN.matcher(token).matches()) {
+      throw new IllegalArgumentException(
+          "the token has to be printable ASCII without white space around it; did a line end come along?");
+    }
+    if (credentials instanceof InsecureChannelCredentials && !THIS_MACHINE.matcher(target).matches()) {
+      throw new IllegalArgumentException(
+          "the token would go to " + target + " in plain text; pass credentials(TlsChannelCredentials.create()), or a"
+              + " target on this machine ('unix:/path', loopback)");
+    }
+    Metadata headers = new Metadata();
+    headers.put(AUTHORIZATION, "Bearer " + token);
+    return MetadataUtils.newAttachHeadersInterceptor(headers);
   }
 
   /** {@code server.address} of the target, for spans. */

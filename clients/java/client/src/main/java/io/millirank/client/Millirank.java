@@ -3,6 +3,7 @@ package io.millirank.client;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ChannelCredentials;
+import io.grpc.ClientInterceptor;
 import io.grpc.ClientInterceptors;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
@@ -53,9 +54,17 @@ public final class Millirank implements AutoCloseable {
   private Millirank(Builder builder) {
     Executor executor = builder.executor == null ? Threads.callbacks() : builder.executor;
     this.tracing = new Tracing(builder.target, builder.telemetry);
-    this.channel = Channels.open(builder.target, builder.credentials, executor, builder.customise);
+    this.channel = Channels.open(builder.target, builder.credentials, executor, builder.customiser());
     this.caller =
-        new Caller(channel, builder.reserve, builder.slack, tracing, new StatsRecorder(), timer, executor);
+        new Caller(
+            channel,
+            builder.reserve,
+            builder.slack,
+            tracing,
+            new StatsRecorder(),
+            new Silence(channel),
+            timer,
+            executor);
     new Reconnector(channel, timer).watch();
     // The first answer that comes over a connection loads classes as well; nobody waits for this one.
     ClientCalls.futureUnaryCall(channel.newCall(Methods.HEALTH_CHECK, patient(WARM_UP_NS)), new byte[0]);
@@ -204,6 +213,7 @@ public final class Millirank implements AutoCloseable {
   public static final class Builder {
     private final String target;
     private ChannelCredentials credentials = InsecureChannelCredentials.create();
+    private @Nullable String token;
     private Consumer<ManagedChannelBuilder<?>> customise = builder -> {};
     private Duration reserve = Duration.ofMillis(1);
     private Duration slack = Duration.ofMillis(50);
@@ -217,6 +227,15 @@ public final class Millirank implements AutoCloseable {
     /** TLS: what {@code TlsChannelCredentials} makes. Without it the connection is plain text. */
     public Builder credentials(ChannelCredentials channelCredentials) {
       this.credentials = channelCredentials;
+      return this;
+    }
+
+    /**
+     * A bearer token that goes with every call, for a sidecar that asks for one (its {@code listen.token_file}). It
+     * needs {@link #credentials} unless the target is on this machine (a Unix socket, loopback).
+     */
+    public Builder token(String bearer) {
+      this.token = bearer;
       return this;
     }
 
@@ -258,11 +277,20 @@ public final class Millirank implements AutoCloseable {
     /**
      * The client. Connecting starts at once and happens in the background.
      *
-     * @throws IllegalArgumentException the target is none
+     * @throws IllegalArgumentException the target is none; the token can't be sent, or would be in plain text
      * @throws UnsupportedOperationException a Unix socket on a platform without epoll
      */
     public Millirank build() {
       return new Millirank(this);
+    }
+
+    /** The token before the caller's own settings, which win. */
+    private Consumer<ManagedChannelBuilder<?>> customiser() {
+      if (token == null) {
+        return customise;
+      }
+      ClientInterceptor bearer = Channels.bearer(token, target, credentials);
+      return channel -> customise.accept(channel.intercept(bearer));
     }
   }
 }

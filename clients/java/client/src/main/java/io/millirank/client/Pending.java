@@ -27,28 +27,40 @@ final class Pending implements StreamObserver<RerankResponse> {
 
   private final ClientCall<RerankRequest, RerankResponse> rpc;
   private final StatsRecorder stats;
+  private final Silence silence;
   private @Nullable RerankResponse response;
 
-  private Pending(ClientCall<RerankRequest, RerankResponse> rpc, StatsRecorder stats) {
+  private Pending(ClientCall<RerankRequest, RerankResponse> rpc, StatsRecorder stats, Silence silence) {
     this.rpc = rpc;
     this.stats = stats;
+    this.silence = silence;
   }
 
   /** Sends what {@code call} asks, with what is left of its time. */
-  static Pending send(Channel channel, RerankCall<?> call, Metadata headers, StatsRecorder stats) {
+  static Pending send(
+      Channel channel, RerankCall<?> call, Metadata headers, StatsRecorder stats, Silence silence) {
     Channel withHeaders = ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(headers));
     ClientCall<RerankRequest, RerankResponse> rpc =
         withHeaders.newCall(
             Methods.RERANK,
             io.grpc.CallOptions.DEFAULT.withDeadlineAfter(call.rpcTimeoutNs(), TimeUnit.NANOSECONDS));
-    Pending pending = new Pending(rpc, stats);
+    Pending pending = new Pending(rpc, stats, silence);
     ClientCalls.asyncUnaryCall(rpc, call.message(), pending);
     return pending;
   }
 
+  /** The budget has ended: {@code timedOut} is the reply, unless one has come. */
+  void leave(Reply timedOut) {
+    if (reply.complete(timedOut)) {
+      silence.left();
+    }
+  }
+
   /** The caller does not want an answer any more. */
   void cancel() {
-    reply.completeExceptionally(new CancellationException("the rerank was cancelled by its caller"));
+    if (reply.completeExceptionally(new CancellationException("the rerank was cancelled by its caller"))) {
+      silence.left();
+    }
     rpc.cancel("the caller does not want an answer any more", null);
   }
 
@@ -59,6 +71,7 @@ final class Pending implements StreamObserver<RerankResponse> {
 
   @Override
   public void onCompleted() {
+    silence.ended(Status.Code.OK);
     boolean inTime = reply.complete(new Reply.Answer(response));
     if (!inTime && !reply.isCompletedExceptionally()) {
       stats.late();
@@ -67,7 +80,9 @@ final class Pending implements StreamObserver<RerankResponse> {
 
   @Override
   public void onError(Throwable error) {
+    Status status = Status.fromThrowable(error);
+    silence.ended(status.getCode());
     Metadata trailers = Status.trailersFromThrowable(error);
-    reply.complete(Statuses.read(Status.fromThrowable(error), trailers == null ? new Metadata() : trailers));
+    reply.complete(Statuses.read(status, trailers == null ? new Metadata() : trailers));
   }
 }

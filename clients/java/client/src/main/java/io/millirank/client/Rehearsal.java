@@ -52,7 +52,8 @@ final class Rehearsal {
 
   private static Caller caller(Channel channel, ScheduledExecutorService timer, Executor executor) {
     Tracing tracing = new Tracing("rehearsal:1", OpenTelemetry::noop);
-    return new Caller(channel, Duration.ZERO, Duration.ZERO, tracing, new StatsRecorder(), timer, executor);
+    return new Caller(
+        channel, Duration.ZERO, Duration.ZERO, tracing, new StatsRecorder(), new Silence(channel), timer, executor);
   }
 
   private static Request<String> request(Duration budget) {

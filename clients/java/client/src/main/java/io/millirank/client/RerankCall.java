@@ -82,6 +82,12 @@ final class RerankCall<T> {
     return new Reply.Failure(Reason.SIDECAR_TIMEOUT, "no answer within the budget of " + budgetMs() + " ms");
   }
 
+  /** What to conclude where the sidecar reads nothing, so that it is not even asked. */
+  Reply.Failure heldBack() {
+    return new Reply.Failure(
+        Reason.SIDECAR_TIMEOUT, "not asked: the last " + Silence.MAX_UNANSWERED + " calls got no answer");
+  }
+
   /**
    * The ranking that the caller gets for {@code answer}.
    *
