@@ -8,6 +8,7 @@ file or in the environment, is refused with the nearest known name: a typo must 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -33,6 +34,11 @@ from sidecar.reranker_settings import (
 ENV_PREFIX = "MILLIRANK_"
 # Read by other parts, not settings: where caches go, and which file holds the settings.
 ENV_NOT_SETTINGS = frozenset({"MILLIRANK_CACHE_DIR", "MILLIRANK_CONFIG"})
+# Kubernetes gives every container such variables for each Service of its namespace; here, of one that is called
+# millirank or millirank-something. None of them can be a setting.
+_SERVICE_LINK = re.compile(
+    r"MILLIRANK_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 class SettingsError(Exception):
@@ -200,7 +206,7 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     wanted: dict[str, Any] = {} if path is None else _read_toml(path)
     values: dict[str, Any] = Settings().model_dump(mode="json", exclude_none=True)
     for name in sorted(environment):
-        if name.startswith(ENV_PREFIX) and name not in ENV_NOT_SETTINGS:
+        if name.startswith(ENV_PREFIX) and name not in ENV_NOT_SETTINGS and not _SERVICE_LINK.fullmatch(name):
             keys = [key.lower() for key in name.removeprefix(ENV_PREFIX).split("__")]
             rerankers = {**_table(values, "rerankers"), **_table(wanted, "rerankers")}
             _merge(wanted, _nested(_match_names(keys, rerankers), _decode(environment[name])))

@@ -86,6 +86,31 @@ def test_variables_of_other_parts_are_no_settings() -> None:
     assert load(None, {"MILLIRANK_CONFIG": "x", "MILLIRANK_CACHE_DIR": "y"}) == Settings()
 
 
+def test_what_kubernetes_puts_into_the_environment_is_no_setting() -> None:
+    """A Service called millirank, or millirank-something, leaves such variables in every container of its namespace;
+    the sidecar starts all the same."""
+    links = {
+        "MILLIRANK_SERVICE_HOST": "10.0.0.11",
+        "MILLIRANK_SERVICE_PORT": "50051",
+        "MILLIRANK_SERVICE_PORT_GRPC": "50051",
+        "MILLIRANK_PORT": "tcp://10.0.0.11:50051",
+        "MILLIRANK_PORT_50051_TCP": "tcp://10.0.0.11:50051",
+        "MILLIRANK_PORT_50051_TCP_PROTO": "tcp",
+        "MILLIRANK_PORT_50051_TCP_PORT": "50051",
+        "MILLIRANK_PORT_50051_TCP_ADDR": "10.0.0.11",
+        "MILLIRANK_GPU_POOL_SERVICE_HOST": "10.0.0.12",
+        "MILLIRANK_GPU_POOL_PORT_50051_TCP_ADDR": "10.0.0.12",
+    }
+    assert load(None, links) == Settings()
+
+
+def test_no_setting_looks_like_what_kubernetes_puts_there() -> None:
+    """None of our own variables is mistaken for a Service's and left out without a word."""
+    names = ["MILLIRANK_" + key.upper().replace(".", "__") for key in known_keys()]
+    assert [name for name in names if _SERVICE_LINK.fullmatch(name)] == []
+
+
+
 @pytest.mark.parametrize(
     ("text", "unknown", "suggestion"),
     [
