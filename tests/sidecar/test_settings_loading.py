@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.reranker_settings import LlmSettings, OnnxLateInteraction
-from sidecar.settings import Mode, Settings, SettingsError, load, to_toml
+from sidecar.settings import _SERVICE_LINK, Mode, Settings, SettingsError, known_keys, load, to_toml
 
 
 def in_file(tmp_path: Path, text: str) -> Path:
@@ -108,7 +108,6 @@ def test_no_setting_looks_like_what_kubernetes_puts_there() -> None:
     """None of our own variables is mistaken for a Service's and left out without a word."""
     names = ["MILLIRANK_" + key.upper().replace(".", "__") for key in known_keys()]
     assert [name for name in names if _SERVICE_LINK.fullmatch(name)] == []
-
 
 
 @pytest.mark.parametrize(
