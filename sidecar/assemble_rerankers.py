@@ -13,6 +13,7 @@ from router.arms import Strategy
 from router.profile import Profile
 from sidecar.engines.manifest import ModelError
 from sidecar.model_store import ModelStore
+from sidecar.pool_channel import PoolChannel
 from sidecar.reranker_settings import (
     CascadeSettings,
     HttpCrossEncoder,
@@ -20,6 +21,8 @@ from sidecar.reranker_settings import (
     LlmSettings,
     OnnxCrossEncoder,
     OnnxLateInteraction,
+    PoolCrossEncoder,
+    PoolLateInteraction,
     TorchCrossEncoder,
     TorchLateInteraction,
 )
@@ -31,6 +34,7 @@ from sidecar.rerankers.kept_scores import KeptScores
 from sidecar.rerankers.late_interaction import LateInteraction
 from sidecar.rerankers.llm import LlmReranker
 from sidecar.rerankers.loadable import Loadable, RunOptions, index, onnx_model, torch_model
+from sidecar.rerankers.pool import PoolReranker
 from sidecar.rerankers.remote import HttpReranker
 from sidecar.scheduler import Scheduling
 from sidecar.settings import CacheSettings, Settings, SettingsError
@@ -42,6 +46,8 @@ _Simple: TypeAlias = (
     | OnnxLateInteraction
     | TorchLateInteraction
     | IndexedLateInteraction
+    | PoolCrossEncoder
+    | PoolLateInteraction
     | LlmSettings
 )
 _Local: TypeAlias = (
@@ -89,6 +95,8 @@ def _simple(name: str, configured: _Simple, scheduling: Scheduling, environment:
                 max_documents=configured.max_documents,
                 timeout_s=configured.timeout_s,
             )
+        case PoolCrossEncoder() | PoolLateInteraction():
+            return _pool(name, configured, environment)
         case LlmSettings():
             return LlmReranker(
                 name,
@@ -105,9 +113,33 @@ def _simple(name: str, configured: _Simple, scheduling: Scheduling, environment:
             )
 
 
+def _pool(
+    name: str, configured: PoolCrossEncoder | PoolLateInteraction, environment: Mapping[str, str]
+) -> PoolReranker:
+    strategy = Strategy(configured.strategy)
+
+    def connect() -> PoolChannel:
+        return PoolChannel(
+            configured.addresses,
+            configured.reranker or name,
+            strategy,
+            ca_file=configured.ca_file,
+            token=environment.get(configured.token_env, "") if configured.token_env else "",
+        )
+
+    return PoolReranker(
+        name,
+        strategy,
+        connect,
+        max_documents=configured.max_documents,
+        max_tokens=configured.max_tokens,
+        timeout_s=configured.timeout_s,
+    )
+
+
 def _kept(reranker: Reranker, configured: _Simple, cache: CacheSettings) -> Reranker:
     """Pair scores are kept where a pair's score does not depend on the other candidates."""
-    by_pair = isinstance(configured, OnnxCrossEncoder | TorchCrossEncoder | HttpCrossEncoder) or (
+    by_pair = isinstance(configured, OnnxCrossEncoder | TorchCrossEncoder | HttpCrossEncoder | PoolCrossEncoder) or (
         isinstance(configured, LlmSettings) and configured.prompting == "pointwise"
     )
     return KeptScores(reranker, cache.pairs_bytes, cache.pairs_ttl_s) if by_pair and cache.pairs_bytes else reranker

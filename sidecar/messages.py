@@ -135,7 +135,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an arm made of the candidates: what may be kept and shared between equal requests."""
+    """What an arm made of the candidates: what may be kept and shared between equal requests.
+
+    ``model_revision`` is that of the model that scored, where it may not be the one that was planned with; '' is that.
+    """
 
     ranked: tuple[Ranked, ...]
     scored_k: int
@@ -144,6 +147,7 @@ class Outcome:
     usage: Usage = field(default_factory=Usage)
     queue_ms: float = 0.0
     score_ms: float = 0.0
+    model_revision: str = ""
 
 
 def new_id() -> str:

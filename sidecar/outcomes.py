@@ -108,6 +108,7 @@ def reranked(request: Request, plan: Plan, scored: ScoredPrefix, promotion_cap: 
         usage=scored.usage,
         queue_ms=scored.queue_ms,
         score_ms=scored.score_ms,
+        model_revision=scored.revision,
     )
 
 

@@ -134,7 +134,7 @@ class Pipeline:
                 self._shadow.consider(request, plan, outcome, self._has_work)
         return Answer(
             request_id=request.request_id,
-            explanation=plan.explanation,
+            explanation=_with_revision(plan.explanation, outcome.model_revision),
             outcome=replace(outcome, ranked=view(outcome.ranked, request)),
             cache=status,
             timing=Timing(
@@ -183,7 +183,9 @@ class Pipeline:
             late = Degradation(DegradationReason.BUDGET_EXHAUSTED, "an equal request's answer came too late")
             return first_stage(request, late), CacheStatus.SHARED
         if not shared:
-            self._cache.put(key, outcome)
+            if outcome.model_revision in ("", plan.explanation.model_revision):
+                # Otherwise the model was replaced on the way: under this key the old one's answers are kept.
+                self._cache.put(key, outcome)
             return outcome, CacheStatus.MISS
         if outcome.degradations:
             # The other caller had less time than this one may have: what is missing there may still fit here.
@@ -204,6 +206,7 @@ class Pipeline:
                 work,
                 plan.end,
                 request.use_cache,
+                request.tenant,
             ),
             reranker,
             self._estimates.chunk[name],
@@ -242,3 +245,8 @@ class Pipeline:
         task = asyncio.create_task(behind())
         self._observed.add(task)
         task.add_done_callback(self._observed.discard)
+
+
+def _with_revision(explanation: Explanation, revision: str) -> Explanation:
+    """The explanation with the revision of the model that did score, where that is known only afterwards."""
+    return replace(explanation, model_revision=revision) if revision else explanation

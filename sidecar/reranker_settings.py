@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+
+from sidecar.pool_addresses import target_of
 
 MIB = 1024 * 1024
 DEFAULT_ENGINE = "onnx"
@@ -96,6 +98,39 @@ class HttpCrossEncoder(_Reranker):
     timeout_s: float = Field(5.0, gt=0, description="longest call, whatever the budget")
 
 
+class _Pool(_Reranker):
+    """A model on a pool that serves `RerankService`: deploy/ray, or any sidecar."""
+
+    engine: Literal["grpc"]
+    addresses: tuple[str, ...] = Field(
+        min_length=1, description="host:port of the pool; several IP addresses, or one DNS name for all of them"
+    )
+    reranker: str = Field("", description="the model's name in the pool; '': as it is named here")
+    ca_file: str = Field("", description="PEM file of who has signed the pool's certificate; '' is plaintext")
+    token_env: str = Field("", description="the environment variable that holds the pool's bearer token; '': none")
+    max_documents: int = Field(1000, ge=1, le=10_000, description="documents in one call")
+    max_tokens: int = Field(512, ge=8, description="tokens that the pool's model reads of a query with a document")
+    timeout_s: float = Field(5.0, gt=0, description="longest call, whatever the budget")
+
+    @field_validator("addresses")
+    @classmethod
+    def _can_be_called(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        target_of(addresses)
+        return addresses
+
+
+class PoolCrossEncoder(_Pool):
+    """A cross-encoder on a pool."""
+
+    strategy: Literal["cross_encoder"] = "cross_encoder"
+
+
+class PoolLateInteraction(_Pool):
+    """Late interaction on a pool, which keeps the documents' vectors."""
+
+    strategy: Literal["late_interaction"] = "late_interaction"
+
+
 class OnnxLateInteraction(_OnnxModel, _KeptVectors):
     """Late interaction: one vector per token, kept for documents that were seen before."""
 
@@ -156,6 +191,8 @@ RerankerSettings: TypeAlias = Annotated[
     Annotated[OnnxCrossEncoder, Tag("cross_encoder/onnx")]
     | Annotated[TorchCrossEncoder, Tag("cross_encoder/sentence_transformers")]
     | Annotated[HttpCrossEncoder, Tag("cross_encoder/http")]
+    | Annotated[PoolCrossEncoder, Tag("cross_encoder/grpc")]
+    | Annotated[PoolLateInteraction, Tag("late_interaction/grpc")]
     | Annotated[OnnxLateInteraction, Tag("late_interaction/onnx")]
     | Annotated[TorchLateInteraction, Tag("late_interaction/sentence_transformers")]
     | Annotated[IndexedLateInteraction, Tag("late_interaction/ragatouille")]
@@ -173,8 +210,8 @@ def kind_tag(kind: type[Section]) -> str | None:
 
 
 CHOICES = (
-    "cross_encoder (engine onnx, sentence_transformers or http), late_interaction (engine onnx, sentence_transformers "
-    "or ragatouille), llm, cascade"
+    "cross_encoder (engine onnx, sentence_transformers, http or grpc), late_interaction (engine onnx, "
+    "sentence_transformers, ragatouille or grpc), llm, cascade"
 )
 
 

@@ -11,6 +11,7 @@ from sidecar.rerankers.base import (
     CircuitOpenError,
     IndexUnavailableError,
     NotReadyError,
+    OverloadedError,
     RerankerError,
     Scored,
 )
@@ -19,6 +20,7 @@ _REASONS: tuple[tuple[type[RerankerError], DegradationReason], ...] = (
     (BadOutputError, DegradationReason.BAD_OUTPUT),
     (NotReadyError, DegradationReason.NOT_READY),
     (CircuitOpenError, DegradationReason.CIRCUIT_OPEN),
+    (OverloadedError, DegradationReason.OVERLOADED),
     (IndexUnavailableError, DegradationReason.INDEX_UNAVAILABLE),
     (BackendError, DegradationReason.BACKEND_ERROR),
     (RerankerError, DegradationReason.BACKEND_ERROR),
@@ -29,7 +31,7 @@ _REASONS: tuple[tuple[type[RerankerError], DegradationReason], ...] = (
 class ScoredPrefix:
     """Scores of the first ``len(scores)`` candidates, and why there are not more of them, if there should be.
 
-    ``unscored`` are positions among them that the model left out.
+    ``unscored`` are positions among them that the model left out. ``revision`` as in `Scored`.
     """
 
     scores: tuple[float, ...]
@@ -38,6 +40,7 @@ class ScoredPrefix:
     usage: Usage
     queue_ms: float
     score_ms: float
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class Progress:
             ),
             queue_ms=self.waited_ms + sum(part.queue_ms for part in self.parts),
             score_ms=sum(part.compute_ms for part in self.parts),
+            # Who answers in several parts has its model here, where it does not change in between.
+            revision=self.parts[-1].revision if self.parts else "",
         )
 
 

@@ -49,6 +49,7 @@ class ScoringJob:
     end: float
     """When the scores are needed, in seconds on the monotonic clock."""
     use_cache: bool = True
+    tenant: str = ""
 
 
 async def score_prefix(
@@ -220,7 +221,7 @@ class _Scoring:
     async def _score(self, first: int, size: int, turn: Turn | None) -> Scored | Failure:
         job, reranker, estimator, clock = self._job, self._reranker, self._estimator, self._clock
         documents = job.documents[first : first + size]
-        request = ScoreRequest(job.query, job.instruction, documents, job.use_cache, turn)
+        request = ScoreRequest(job.query, job.instruction, documents, job.use_cache, turn, job.tenant)
         tokens = self._tokens(first, first + size)
         now = clock()
         predicted = estimator.predict(tokens, now)

@@ -190,7 +190,7 @@ class Shadow:
             chunk = documents[len(scores) : len(scores) + min(size, limits.max_chunk_documents)]
             started = self._clock()
             # No kept scores: what is kept for requests must not have to leave for this.
-            asked = ScoreRequest(request.query, request.instruction, chunk, use_cache=False)
+            asked = ScoreRequest(request.query, request.instruction, chunk, use_cache=False, tenant=request.tenant)
             scored = await self._reference.score(asked, _CALL_S)
             if scored.shortfall or scored.unscored or len(scored.scores) != len(chunk):
                 raise RerankerError("the reference left candidates out")

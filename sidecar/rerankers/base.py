@@ -65,7 +65,8 @@ class ScoreRequest:
 
     ``use_cache`` False: no kept score is used or kept.
 
-    ``turn`` is the worker to use, where the caller has waited for it (see `Reranker.scheduler`).
+    ``turn`` is the worker to use, where the caller has waited for it (see `Reranker.scheduler`). ``tenant`` goes along
+    to whoever keeps something elsewhere; here `Document.digest` holds it already.
     """
 
     query: str
@@ -73,6 +74,7 @@ class ScoreRequest:
     documents: Sequence[Document]
     use_cache: bool = True
     turn: Turn | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Scored:
     ``cached`` counts documents that needed no model run; ``tokens`` is what the model really read. ``unscored`` are
     positions in the chunk that the model left out (their scores mean nothing); ``shortfall`` says in words what could
     not be finished, where a reranker knows better than its caller, and ``shortfall_error`` why, where it was not time.
+    ``revision`` is that of the model that gave these scores, where it may differ from what `Identity` says: a pool in
+    the middle of an update has two. '' is the identity's.
     """
 
     scores: tuple[float, ...]
@@ -94,6 +98,7 @@ class Scored:
     unscored: frozenset[int] = frozenset()
     shortfall: str = ""
     shortfall_error: type[RerankerError] | None = None
+    revision: str = ""
 
 
 class RerankerError(Exception):
@@ -121,6 +126,10 @@ class NotReadyError(RerankerError):
 
 class IndexUnavailableError(RerankerError):
     """The index that holds the documents' vectors can't be read, or does not hold what was asked for."""
+
+
+class OverloadedError(RerankerError):
+    """Too much other work was before this at the backend."""
 
 
 class CircuitOpenError(RerankerError):

@@ -94,8 +94,7 @@ class CascadeReranker:
     @property
     def identity(self) -> Identity:
         """``revision`` changes with either stage's and with ``second_k``."""
-        parts = (self._first.identity.revision, self._second.identity.revision, str(self._second_k))
-        return Identity(self._name, Strategy.CASCADE, blake2b("\0".join(parts).encode(), digest_size=16).hexdigest())
+        return Identity(self._name, Strategy.CASCADE, self._revision())
 
     @property
     def limits(self) -> Limits:
@@ -198,15 +197,21 @@ class CascadeReranker:
         if second.degradation is not None or second.unscored:
             words = f"{self._name}: first stage only; {_why(second)}"
             return _answer(first.scores, (first, second), words, _error(second))
-        return _answer(one_scale(first.scores, top, second.scores), (first, second))
+        scored = _answer(one_scale(first.scores, top, second.scores), (first, second))
+        return replace(scored, revision=self._revision(first.revision, second.revision))
 
     async def close(self) -> None:
         """Nothing: the stages are closed by whoever started them."""
 
+    def _revision(self, first: str = "", second: str = "") -> str:
+        """That of a cascade of these stages' revisions; '' stands for what the stage says it is."""
+        parts = (first or self._first.identity.revision, second or self._second.identity.revision, str(self._second_k))
+        return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
     @staticmethod
     def _job(stage: Reranker, request: ScoreRequest, documents: Sequence[Document], end: float) -> ScoringJob:
         work = stage.work(replace(request, documents=documents))
-        return ScoringJob(request.query, request.instruction, documents, work, end, request.use_cache)
+        return ScoringJob(request.query, request.instruction, documents, work, end, request.use_cache, request.tenant)
 
     async def _run(self, stage: Reranker, job: ScoringJob) -> ScoredPrefix:
         """One stage, which teaches what such a stage costs if it was completed, and not from kept scores."""

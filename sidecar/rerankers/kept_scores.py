@@ -35,6 +35,7 @@ class KeptScores:
         self, inner: Reranker, max_bytes: int, ttl_s: float, timer: Callable[[], float] = time.monotonic
     ) -> None:
         self._inner = inner
+        self._timer = timer
         self._scores: TTLCache[bytes, float] = TTLCache(max_bytes, ttl_s, timer, lambda _: BYTES_PER_SCORE)
 
     @property
@@ -65,7 +66,7 @@ class KeptScores:
         if not request.use_cache:
             return self._inner.work(request)
         documents = request.documents
-        keys = self._keys(request.query, request.instruction, documents)
+        keys = _keys(self._inner.identity.revision, request)
         left = [position for position, key in enumerate(keys) if key not in self._scores]
         if not left:
             return Work((0,) * len(documents), warm=len(documents))
@@ -102,12 +103,16 @@ class KeptScores:
         """Kept scores, and for the rest one call of the reranker inside, in which no document occurs twice.
 
         Where every score is kept nothing is called: ``tokens``, ``queue_ms`` and ``compute_ms`` are 0 then, and only
-        then. Without ``use_cache`` all of this is left out. Raises what the reranker inside raises, and BadOutputError
-        when it answers too few scores or too many.
+        then. Without ``use_cache`` all of this is left out. Scores of two models are never mixed: where the model was
+        replaced between the kept ones and the answer, all are asked for again, in the time that is left.
+
+        Raises what the reranker inside raises, and BadOutputError when it answers too few scores or too many.
         """
         if not request.use_cache:
             return await self._inner.score(request, timeout_s)
-        keys = self._keys(request.query, request.instruction, request.documents)
+        end = self._timer() + timeout_s
+        revision = self._inner.identity.revision
+        keys = _keys(revision, request)
         known: dict[bytes, float] = {}
         left: dict[bytes, Document] = {}
         for key, document in zip(keys, request.documents, strict=True):
@@ -128,7 +133,10 @@ class KeptScores:
             )
         unscored = {key for position, key in enumerate(left) if position in answer.unscored}
         computed = dict(zip(left, answer.scores, strict=True))
-        self._keep({key: score for key, score in computed.items() if key not in unscored})
+        if answer.revision in ("", revision):
+            self._keep({key: score for key, score in computed.items() if key not in unscored})
+        elif known:
+            return await self._inner.score(request, end - self._timer())
         known |= computed
         positions = frozenset(position for position, key in enumerate(keys) if key in unscored)
         return replace(
@@ -147,13 +155,15 @@ class KeptScores:
         if self._scores.maxsize >= BYTES_PER_SCORE and all(map(math.isfinite, computed.values())):
             self._scores.update(computed)
 
-    def _keys(self, query: str, instruction: str, documents: Sequence[Document]) -> list[bytes]:
-        """One key per document. Asked for anew every time, because a model in a child process may come back from a
-        restart with another revision; one that is not known yet ('') belongs to a model that can't score yet."""
-        digest = hashlib.blake2b(digest_size=16)
-        for text in (self._inner.identity.revision, query, instruction):
-            raw = text.encode()
-            # Lengths keep ("ab", "c") and ("a", "bc") apart.
-            digest.update(struct.pack("<I", len(raw)) + raw)
-        pair = digest.digest()
-        return [pair + document.digest for document in documents]
+
+def _keys(revision: str, request: ScoreRequest) -> list[bytes]:
+    """One key per document. The revision is asked for anew every time, because a model in a child process or a pool may
+    come back from a restart with another one; one that is not known yet ('') belongs to a model that can't score yet.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for text in (revision, request.query, request.instruction):
+        raw = text.encode()
+        # Lengths keep ("ab", "c") and ("a", "bc") apart.
+        digest.update(struct.pack("<I", len(raw)) + raw)
+    pair = digest.digest()
+    return [pair + document.digest for document in request.documents]

@@ -29,6 +29,7 @@ from tests.rerankers import local_models
 from tests.rerankers.indexes import BUILD_S, COLLECTION, millirank_index, needs_ragatouille, refer, text_id
 from tests.rerankers.indexes import documents as indexed_documents
 from tests.rerankers.local_models import MINILM, TINY_CROSS_ENCODER, copy_model
+from tests.rerankers.pool_cases import PooledModel
 
 VECTOR_BYTES = 1 << 27
 
@@ -49,6 +50,8 @@ class Engine(ABC):
 
     reads_text: ClassVar[bool] = True
     """False: its documents are references into an index."""
+    anytime: ClassVar[bool] = False
+    """True: a list that does not fit its time is answered in part, in one call."""
     marks: ClassVar[tuple[pytest.MarkDecorator, ...]] = ()
     """What its tests need."""
 
@@ -152,9 +155,23 @@ class IndexEngine(Engine):
         return [refer(each.id) for each in indexed_documents()] * 400
 
 
+@dataclass(frozen=True, slots=True)
+class PooledEngine(OnnxEngine):
+    """The same model behind gRPC, on a pool."""
+
+    anytime = True
+
+    def make(self, folder: Path) -> Reranker:
+        model = self.loadable(folder)
+        kind = CrossEncoder if self.strategy is Strategy.CROSS_ENCODER else LateInteraction
+        return PooledModel(kind("local", model), max_tokens=model.truncation.max_tokens or 512)
+
+
 ENGINES: dict[str, Engine] = {
     "late_interaction/onnx": OnnxEngine(Strategy.LATE_INTERACTION, MINILM, wrong=TINY_CROSS_ENCODER),
     "cross_encoder/onnx": OnnxEngine(Strategy.CROSS_ENCODER, TINY_CROSS_ENCODER, wrong=MINILM),
+    "late_interaction/grpc": PooledEngine(Strategy.LATE_INTERACTION, MINILM, wrong=TINY_CROSS_ENCODER),
+    "cross_encoder/grpc": PooledEngine(Strategy.CROSS_ENCODER, TINY_CROSS_ENCODER, wrong=MINILM),
     "late_interaction/sentence_transformers": TorchEngine(
         Strategy.LATE_INTERACTION, "colbert_minilm", wrong="minilm_cross_encoder", tolerance=1e-3
     ),
