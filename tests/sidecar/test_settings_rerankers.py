@@ -16,6 +16,8 @@ from sidecar.reranker_settings import (
     LlmSettings,
     OnnxCrossEncoder,
     OnnxLateInteraction,
+    PoolCrossEncoder,
+    PoolLateInteraction,
     TorchCrossEncoder,
     TorchLateInteraction,
 )
@@ -31,6 +33,18 @@ TABLES = [
         HttpCrossEncoder,
         "api_key_evn",
         "api_key_env",
+    ),
+    (
+        "strategy = 'cross_encoder'\nengine = 'grpc'\naddresses = ['10.0.0.7:9000']",
+        PoolCrossEncoder,
+        "adresses",
+        "addresses",
+    ),
+    (
+        "strategy = 'late_interaction'\nengine = 'grpc'\naddresses = ['pool:9000']",
+        PoolLateInteraction,
+        "ca_fil",
+        "ca_file",
     ),
     ("strategy = 'late_interaction'\nmodel = 'm'", OnnxLateInteraction, "vector_byte", "vector_bytes"),
     (
@@ -134,6 +148,8 @@ def test_print_config_of_every_kind_reads_back(tmp_path: Path) -> None:
         "e": TorchLateInteraction(engine="sentence_transformers", model="x/z", device="cuda:1", vector_file_bytes=7),
         "f": IndexedLateInteraction(engine="ragatouille", collections={"docs": "/i/1", "a b.c": "/i/2"}, nice=0),
         "g": LlmSettings(base_url="http://l/v1", model="4", prompting="pointwise", promotion_cap=5, max_parallel=3),
+        "p": PoolCrossEncoder(engine="grpc", addresses=("10.0.0.7:9000", "10.0.0.8:9000"), reranker="bge"),
+        "q": PoolLateInteraction(engine="grpc", addresses=("pool:9000",), ca_file="/ca.pem", max_tokens=300),
         "h": CascadeSettings(first="d", second="a", second_k=8, enabled=False),
     }
     assert {type(each) for each in rerankers.values()} == set(KINDS)
