@@ -21,6 +21,7 @@ from sidecar.loop_lag import LoopLag
 from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
 from sidecar.profile_watch import ProfileWatch
+from sidecar.request_frame import RequestFrame
 from sidecar.rerankers.base import Reranker
 from sidecar.server import Server
 from sidecar.service import RerankService
@@ -71,11 +72,12 @@ class Sidecar:
 
     async def stop(self) -> None:
         """Drain and leave nothing behind."""
-        await self.server.stop(self.settings.linger_s, self.settings.drain_s)
+        stopping = [self.server.stop(self.settings.linger_s, self.settings.drain_s)]
+        if self.http is not None:
+            stopping.append(self.http.stop(self.settings.linger_s))
+        await asyncio.gather(*stopping)  # at the same time: both drain within one grace period
         if self.admin is not None:
             await self.admin.stop()
-        if self.http is not None:
-            await self.http.stop()
         if self.metrics is not None:
             await self.metrics.stop()
         for task in self._tasks:
@@ -129,7 +131,8 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     )
     utilisation = Utilisation([each.scheduler for each in rerankers.values() if each.scheduler is not None])
     telemetry.metrics.watch(rerankers, lambda: pipeline.mode, lambda: utilisation.current)
-    service = RerankService(pipeline, settings.limits, telemetry.tracer, telemetry.metrics)
+    frame = RequestFrame(settings.limits, telemetry.tracer, telemetry.metrics)
+    service = RerankService(pipeline, settings.limits, frame)
     server = Server(service, pipeline, settings.listen, settings.limits, telemetry.metrics)
     admin = None
     if settings.listen.admin:
@@ -139,9 +142,7 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
     if settings.listen.http:
         from sidecar.http_server import HttpServer
 
-        http = HttpServer(
-            pipeline, tuple(rerankers), settings.listen, settings.limits, telemetry.tracer, telemetry.metrics
-        )
+        http = HttpServer(pipeline, tuple(rerankers), settings.listen, settings.limits, frame, settings.drain_s)
     metrics = None
     if telemetry.scraped is not None:
         from sidecar.metrics_server import MetricsServer

@@ -18,6 +18,10 @@ from sidecar.pipeline import OverrunError, UnavailableError
 DOMAIN = "millirank.io"
 DETAILS_KEY = "grpc-status-details-bin"
 
+# Reasons that HTTP has statuses of its own for.
+BODY_TOO_LARGE = "BODY_TOO_LARGE"
+BODY_TOO_SLOW = "BODY_TOO_SLOW"
+
 
 class InvalidFieldError(ValueError):
     """A request field is wrong. ``field`` is its path (``documents[3].text``); the text says what would be right."""
@@ -33,6 +37,20 @@ class BusyError(Exception):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} requests are running, the most that limits.concurrent_requests allows; try again")
+
+
+class BodyTooLargeError(Exception):
+    """More than one message may have. (For gRPC, its own server says so.)"""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body has more than {limit} bytes, the most that limits.wire_bytes allows; send less")
+
+
+class BodyTooSlowError(Exception):
+    """A body that has not arrived in a time in which nobody waits for a ranking."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the body has not arrived within {seconds:g} s")
 
 
 class UnauthenticatedError(Exception):
@@ -57,10 +75,12 @@ class MemoryBoundError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What the caller gets instead of an answer."""
+    """What the caller gets instead of an answer; ``reason`` is that of its ErrorInfo."""
 
     code: grpc.StatusCode
     message: str
+    reason: str
+    request_id: str
     details: bytes
 
     @property
@@ -96,6 +116,10 @@ def to_failure(error: BaseException, request_id: str) -> Failure:
             return _failure(grpc.StatusCode.FAILED_PRECONDITION, str(error), "PROFILE_REFUSED", request_id)
         case BusyError():
             return _failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), "TOO_MANY_REQUESTS", request_id)
+        case BodyTooLargeError():
+            return _failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), BODY_TOO_LARGE, request_id)
+        case BodyTooSlowError():
+            return _failure(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), BODY_TOO_SLOW, request_id)
         case OverrunError():
             return _failure(grpc.StatusCode.DEADLINE_EXCEEDED, str(error), error.reason.upper(), request_id)
         case UnavailableError():
@@ -113,4 +137,4 @@ def _failure(code: grpc.StatusCode, message: str, reason: str, request_id: str, 
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    return Failure(code, message, status.SerializeToString())
+    return Failure(code, message, reason, request_id, status.SerializeToString())

@@ -8,33 +8,39 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import ssl
 import time
 from collections.abc import Collection
 from pathlib import Path
 
 import grpc
-from aiohttp import web
-from opentelemetry import propagate
-from opentelemetry.trace import Span, SpanKind, Tracer
+from aiohttp import hdrs, web
 
 from sidecar import wire
-from sidecar.errors import BusyError, UnauthenticatedError
-from sidecar.failures import report_failure
+from sidecar.errors import (
+    BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
+    BodyTooLargeError,
+    BodyTooSlowError,
+    BusyError,
+    Failure,
+    InvalidFieldError,
+    UnauthenticatedError,
+)
 from sidecar.http_listeners import open_site
 from sidecar.http_shapes import answer_headers, read_request, write_answer
-from sidecar.listeners import ListenError
-from sidecar.messages import Answer, Request, new_id
-from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
-from sidecar.security import carries, read_token
+from sidecar.request_frame import Arrival, RequestFrame, UnderWay
+from sidecar.security import carries, read_token, warn_of_plaintext
 from sidecar.settings import Limits, Listen
-from sidecar.spans import describe
+from sidecar.tls import http_context
 
 _log = logging.getLogger("millirank.http")
 
 _PATHS = ("/v2/rerank", "/v1/rerank", "/rerank")
-# google.rpc.Code as HTTP has it (google/rpc/code.proto says which).
+# Whoever sends a body for longer than this does not wait for a ranking.
+_BODY_S = 30.0
+# google.rpc.Code as HTTP has it (google/rpc/code.proto says which), but for what HTTP knows better.
+_STATUS_OF_REASON = {BODY_TOO_LARGE: 413, BODY_TOO_SLOW: 408}
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.FAILED_PRECONDITION: 400,
@@ -55,34 +61,44 @@ class HttpServer:
         rerankers: Collection[str],
         listen: Listen,
         limits: Limits,
-        tracer: Tracer,
-        metrics: Metrics,
+        frame: RequestFrame,
+        drain_s: float,
     ) -> None:
-        """Raises SecurityError for a token that can't be used, ListenError for certificates."""
+        """``drain_s`` is how long accepted requests may take after `stop`.
+
+        Raises SecurityError for a token or certificates that can't be used.
+        """
         self._pipeline = pipeline
         self._rerankers = rerankers
         self._listen = listen
         self._limits = limits
-        self._tracer = tracer
-        self._metrics = metrics
+        self._frame = frame
         self._token = read_token(Path(listen.token_file)) if listen.token_file else b""
-        self._tls = _tls(listen)
+        self._tls = http_context(listen.tls)
         self._under_way = 0
-        app = web.Application(client_max_size=limits.wire_bytes)
+        app = web.Application()
         for path in _PATHS:
             app.router.add_post(path, self._rerank)
         app.router.add_get("/health", self._health)
-        # Cancelled when the caller leaves, so that nothing is computed for nobody.
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,  # when the caller leaves: nothing is computed for nobody
+            auto_decompress=False,  # nothing unfolds here
+            shutdown_timeout=drain_s,
+        )
 
     async def start(self) -> str:
         """Opens the listener and returns its address. Raises ListenError."""
         address = await open_site(self._runner, "listen.http", self._listen.http, self._tls)
+        warn_of_plaintext(_log, "listen.http", address, tls=self._tls is not None)
         _log.info("serving HTTP", extra={"address": address})
         return address
 
-    async def stop(self) -> None:
-        """Answers what was accepted, and closes."""
+    async def stop(self, linger_s: float) -> None:
+        """Goes on accepting for a moment, answers what was accepted, and closes."""
+        await asyncio.sleep(linger_s)
         await self._runner.cleanup()
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -90,68 +106,70 @@ class HttpServer:
 
     async def _rerank(self, asked: web.Request) -> web.Response:
         arrived = time.monotonic()
-        with self._tracer.start_as_current_span(
-            f"POST {asked.path}",
-            context=propagate.extract(asked.headers),
-            kind=SpanKind.SERVER,
+
+        async def handle(under_way: UnderWay) -> web.Response:
+            self._check(asked)
+            return await self._answer(asked, arrived, under_way)
+
+        arrival = Arrival(
+            span_name=f"POST {asked.path}",
+            method=asked.path,
+            headers=asked.headers,
             attributes={"http.request.method": "POST", "url.path": asked.path},
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            request_id = new_id()
-            self._under_way += 1
-            try:
-                self._check(asked)
-                response = await self._answer(asked, arrived, span)
-            except web.HTTPRequestEntityTooLarge:
-                response = _refusal(413, f"the body has more than {self._limits.wire_bytes} bytes")
-            except asyncio.CancelledError:
-                self._metrics.abandoned()
-                raise  # the caller has gone
-            except Exception as error:  # noqa: BLE001 - the one place where every exception becomes a status
-                failure = report_failure(_log, error, request_id, asked.path, span, self._metrics)
-                response = _refusal(_STATUS.get(failure.code, 500), failure.message, request_id)
-            finally:
-                self._under_way -= 1
-            span.set_attribute("http.response.status_code", response.status)
-            return response
+            status_attribute="http.response.status_code",
+            status_of=_status_of,
+        )
+        self._under_way += 1
+        try:
+            result = await self._frame.run(arrival, handle)
+        finally:
+            self._under_way -= 1
+        return _refusal(result) if isinstance(result, Failure) else result
 
     def _check(self, asked: web.Request) -> None:
-        """Raises UnauthenticatedError or BusyError before anything of the body is read."""
-        if self._token and not carries(asked.headers.get("Authorization", ""), self._token):
+        """Raises UnauthenticatedError, BusyError or InvalidFieldError before anything of the body is read."""
+        if self._token and not carries(asked.headers.get(hdrs.AUTHORIZATION, ""), self._token):
             raise UnauthenticatedError
         if self._under_way > self._limits.concurrent_requests:
             raise BusyError(self._limits.concurrent_requests)
+        if asked.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+            raise InvalidFieldError("content-encoding", "is not taken here; send the body as it is")
 
-    async def _answer(self, asked: web.Request, arrived: float, span: Span) -> web.Response:
+    async def _answer(self, asked: web.Request, arrived: float, under_way: UnderWay) -> web.Response:
         headers = {name.lower(): value for name, value in asked.headers.items()}
-        message, return_documents = read_request(await asked.read(), headers, self._rerankers)
-        request: Request = wire.parse_rerank(message.SerializeToString(), self._limits)
-        answer: Answer = await self._pipeline.rerank(request, None, arrived)
-        describe(span, answer)
-        self._metrics.answered(answer)
+        body = await self._body(asked, under_way)
+        message, return_documents = read_request(body, headers, self._rerankers, self._limits.documents)
+        request = wire.parse_rerank(message.SerializeToString(), self._limits)
+        under_way.request_id = request.request_id
+        answer = await self._pipeline.rerank(request, None, arrived)
+        under_way.answered(answer)
         return web.Response(
             body=write_answer(answer, request, return_documents),
             content_type="application/json",
             headers=answer_headers(answer),
         )
 
+    async def _body(self, asked: web.Request, under_way: UnderWay) -> bytes:
+        """Raises BodyTooLargeError, BodyTooSlowError or MemoryBoundError, each as soon as it is clear."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while part := await asked.content.readany():
+                    under_way.hold(len(part))
+                    body += part
+                    if len(body) > self._limits.wire_bytes:
+                        raise BodyTooLargeError(self._limits.wire_bytes)
+        except TimeoutError:
+            raise BodyTooSlowError(_BODY_S) from None
+        return bytes(body)
 
-def _refusal(status: int, message: str, request_id: str = "") -> web.Response:
-    body = {"message": message} | ({"id": request_id} if request_id else {})
-    return web.Response(body=json.dumps(body).encode(), status=status, content_type="application/json")
+
+def _status_of(failure: Failure | None) -> int:
+    if failure is None:
+        return 200
+    return _STATUS_OF_REASON.get(failure.reason) or _STATUS.get(failure.code, 500)
 
 
-def _tls(listen: Listen) -> ssl.SSLContext | None:
-    tls = listen.tls
-    if not tls.certificate:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.client_ca:
-            context.load_verify_locations(tls.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise ListenError(f"listen.tls can't be used for listen.http: {error}") from None
-    return context
+def _refusal(failure: Failure) -> web.Response:
+    body = {"message": failure.message, "id": failure.request_id}
+    return web.Response(body=json.dumps(body).encode(), status=_status_of(failure), content_type="application/json")

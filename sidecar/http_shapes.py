@@ -31,11 +31,13 @@ _KEYS = frozenset({"model", "query", "documents", "return_documents", "priority"
 _MAX_BUDGET_MS = 3_600_000.0
 
 
-def read_request(body: bytes, headers: Mapping[str, str], rerankers: Collection[str]) -> tuple[pb.RerankRequest, bool]:
+def read_request(
+    body: bytes, headers: Mapping[str, str], rerankers: Collection[str], most: int
+) -> tuple[pb.RerankRequest, bool]:
     """The request as the contract has it, to be checked like any other; and whether the documents are wanted back.
 
     A ``model`` that names a configured reranker forces it; any other is some service's own name, and the router
-    chooses. Raises InvalidFieldError naming the JSON key or the header.
+    chooses. ``most`` documents are taken. Raises InvalidFieldError naming the JSON key or the header.
     """
     try:
         asked = json.loads(body)
@@ -46,7 +48,7 @@ def read_request(body: bytes, headers: Mapping[str, str], rerankers: Collection[
     if unknown := sorted(set(asked) - _KEYS):
         name = ascii(unknown[0])[1:-1][:64]
         raise InvalidFieldError(name, f"is not known here; known are {', '.join(sorted(_KEYS))}")
-    texts = _texts(asked.get("documents"))
+    texts = _texts(asked.get("documents"), most)
     query, model = _string("query", asked.get("query")), _string("model", asked.get("model", ""))
     numbers = {name: _whole(name, asked.get(name)) for name in _NUMBER_KEYS}
     message = pb.RerankRequest(
@@ -113,9 +115,11 @@ def relevance_scores(fused: Sequence[float | None]) -> list[float]:
     return scores
 
 
-def _texts(documents: object) -> list[str]:
+def _texts(documents: object, most: int) -> list[str]:
     if not isinstance(documents, list):
         raise InvalidFieldError("documents", "must be a list of strings, or of objects with a 'text'")
+    if len(documents) > most:  # here too: a million of them would be a second's work before anybody else counts them
+        raise InvalidFieldError("documents", f"has {len(documents)} entries; at most {most}: send the best ones")
     texts = []
     for position, document in enumerate(documents):
         text = document.get("text") if isinstance(document, dict) else document

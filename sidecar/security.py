@@ -1,9 +1,10 @@
-"""Who may talk to the sidecar over the network: TLS, client certificates, a bearer token."""
+"""Who may talk to the sidecar over the network: a bearer token, and what is said of plaintext. `sidecar.tls` is TLS."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import grpc
 from sidecar.errors import UnauthenticatedError, to_failure
 from sidecar.messages import new_id
 from sidecar.metrics import Metrics
-from sidecar.settings import Tls
 
 # Whoever probes health (a kubelet, a load balancer) has no token, and learns nothing but that the process lives.
 _OPEN_METHODS = "/grpc.health.v1.Health/"
@@ -22,58 +22,6 @@ _SCHEME = "Bearer "
 
 class SecurityError(Exception):
     """A certificate, key or token can't be used. The message names the setting and the fix."""
-
-
-def credentials(tls: Tls) -> grpc.ServerCredentials | None:
-    """Of the TCP listener; None for plaintext.
-
-    The files are looked at in every handshake and read again when one has changed; a change that can't be read keeps
-    what was there before, so that a rotation half-way through refuses nobody. Raises SecurityError.
-    """
-    if not tls.certificate:
-        return None
-    files = _PemFiles(tls)
-    return grpc.dynamic_ssl_server_credentials(
-        files.configuration(), files.changed_configuration, require_client_authentication=bool(tls.client_ca)
-    )
-
-
-class _PemFiles:
-    def __init__(self, tls: Tls) -> None:
-        self._paths = {
-            name: Path(path)
-            for name, path in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca))
-            if path
-        }
-        self._seen = self._stamp()
-
-    def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Raises SecurityError."""
-        texts = {name: _read(f"listen.tls.{name}", path) for name, path in self._paths.items()}
-        for name, text in texts.items():
-            if b"-----BEGIN " not in text:
-                raise SecurityError(f"listen.tls.{name}: {self._paths[name]} is not a PEM file")
-        return grpc.ssl_server_certificate_configuration(
-            [(texts["key"], texts["certificate"])], root_certificates=texts.get("client_ca")
-        )
-
-    def changed_configuration(self) -> grpc.ServerCertificateConfiguration | None:
-        """For gRPC, in every handshake; None where nothing has changed."""
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return None
-        try:
-            configuration = self.configuration()
-        except SecurityError:
-            return None
-        self._seen = stamp
-        return configuration
-
-    def _stamp(self) -> tuple[int, ...]:
-        try:
-            return tuple(path.stat().st_mtime_ns for path in self._paths.values())
-        except OSError:
-            return ()
 
 
 class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpcio has no types
@@ -109,7 +57,7 @@ class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpcio h
 
 def read_token(path: Path) -> bytes:
     """The token that callers have to carry. Raises SecurityError."""
-    token = _read("listen.token_file", path).strip()
+    token = read_file("listen.token_file", path).strip()
     if len(token.split()) != 1:
         raise SecurityError(f"listen.token_file: {path} has to hold one token, without white space")
     return token
@@ -119,6 +67,16 @@ def carries(authorization: str, token: bytes) -> bool:
     """Whether the value of an ``authorization`` header is ``Bearer`` and the token, compared in constant time."""
     scheme, carried = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
     return scheme == _SCHEME and hmac.compare_digest(carried.encode(errors="surrogateescape"), token)
+
+
+def warn_of_plaintext(log: logging.Logger, setting: str, address: str, tls: bool) -> None:
+    """Says aloud that an address which others can reach is not encrypted. Meshes need it so; hardly anybody else."""
+    if not tls and not is_loopback(address.rpartition(":")[0]):
+        log.warning(
+            "plaintext listener off loopback: anybody who reaches it can read what is searched; set listen.tls, or "
+            "keep it behind a mesh that encrypts",
+            extra={"setting": setting, "address": address},
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -132,7 +90,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _read(setting: str, path: Path) -> bytes:
+def read_file(setting: str, path: Path) -> bytes:
+    """Raises SecurityError naming ``setting``."""
     try:
         return path.read_bytes()
     except OSError as error:

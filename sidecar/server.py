@@ -17,9 +17,10 @@ from sidecar.health_server import HealthServer
 from sidecar.listeners import ListenError, bind_tcp, bind_unix
 from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
-from sidecar.security import RequireToken, credentials, is_loopback
+from sidecar.security import RequireToken, warn_of_plaintext
 from sidecar.service import SERVICE_NAME, RerankService
 from sidecar.settings import Limits, Listen
+from sidecar.tls import grpc_credentials
 
 _log = logging.getLogger("millirank.server")
 
@@ -38,7 +39,7 @@ class Server:
             raise ListenError("listen.tcp and listen.unix are both empty; set at least one of them")
         self._pipeline = pipeline
         self._listen = listen
-        self._credentials = credentials(listen.tls)
+        self._credentials = grpc_credentials(listen.tls)
         self._server = grpc.aio.server(
             interceptors=[RequireToken(Path(listen.token_file), metrics)] if listen.token_file else None,
             options=(
@@ -102,10 +103,5 @@ class Server:
 
     def _bind_tcp(self, address: str) -> str:
         bound = bind_tcp(self._server, "listen.tcp", address, self._credentials)
-        if self._credentials is None and not is_loopback(bound.rpartition(":")[0]):
-            _log.warning(
-                "plaintext listener off loopback: anybody who reaches it can read what is searched; set listen.tls, or "
-                "keep it behind a mesh that encrypts",
-                extra={"address": address},
-            )
+        warn_of_plaintext(_log, "listen.tcp", bound, tls=self._credentials is not None)
         return bound

@@ -54,8 +54,8 @@ class Mode(StrEnum):
 
 
 class Tls(Section):
-    """TLS of the TCP and HTTP listeners. All are paths of PEM files. TCP reads them again when they change, so that
-    certificates rotate; HTTP reads them at the start."""
+    """TLS of the TCP and HTTP listeners. All are paths of PEM files, read again when they change, so that certificates
+    rotate."""
 
     certificate: str = Field("", description="PEM file of the server's certificate chain; '' is plaintext")
     key: str = Field("", description="PEM file of the certificate's private key")

@@ -16,7 +16,6 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import Tracer
 
 from router.arms import Availability, State, Strategy, Work
 from router.profile import Profile, parse
@@ -28,6 +27,7 @@ from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
 from sidecar.planner import Planner
 from sidecar.profiles import Profiles
+from sidecar.request_frame import RequestFrame
 from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
 from sidecar.scheduler import Scheduler
 from sidecar.server import Server
@@ -192,7 +192,7 @@ class Rig:
     settings: Settings
     metric_reader: InMemoryMetricReader
     instruments: Metrics
-    tracer: Tracer
+    frame: RequestFrame
     servers: list[Server] = field(default_factory=list)
 
     def span(self, name: str) -> ReadableSpan:
@@ -262,5 +262,6 @@ def rig(
         shadow=shadow,
     )
     instruments = Metrics(meter)
-    service = RerankService(pipeline, settings.limits, tracer, instruments)
-    return Rig(planner, pipeline, service, spans, clock, settings, reader, instruments, tracer)
+    frame = RequestFrame(settings.limits, tracer, instruments)
+    service = RerankService(pipeline, settings.limits, frame)
+    return Rig(planner, pipeline, service, spans, clock, settings, reader, instruments, frame)

@@ -81,7 +81,7 @@ def _http(data: bytes) -> None:
     *lines, body = data.split(b"\n", 3)
     names = (BUDGET_HEADER, CORPUS_HEADER, TENANT_HEADER)
     headers = {name: line.decode("utf-8", "surrogateescape") for name, line in zip(names, lines, strict=False) if line}
-    message, _ = read_request(body, headers, ("scripted",))
+    message, _ = read_request(body, headers, ("scripted",), LIMITS.documents)
     _check_request(wire.parse_rerank(message.SerializeToString(), LIMITS))
 
 

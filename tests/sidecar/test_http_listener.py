@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import math
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import cohere
@@ -21,42 +17,9 @@ from sidecar.http_server import HttpServer
 from sidecar.http_shapes import relevance_scores
 from sidecar.listeners import ListenError
 from sidecar.rerankers.base import BackendError
-from sidecar.settings import Limits, Listen, Mode, Settings
-from tests.helpers import MARKER, Rig, ScriptedReranker, rig
-
-QUERY = "red green"
-TEXTS = ["blue", "red green", "red"]
-BUDGET = {"X-Millirank-Budget-Ms": "10000"}
-
-
-@contextlib.asynccontextmanager
-async def served(parts: Rig, **listen: Any) -> AsyncIterator[str]:
-    """The base URL of the listener around a test's parts."""
-    server = HttpServer(
-        parts.pipeline,
-        ("scripted",),
-        Listen(http="127.0.0.1:0", **listen),
-        parts.settings.limits,
-        parts.tracer,
-        parts.instruments,
-    )
-    address = await server.start()
-    try:
-        yield f"http://{address}"
-    finally:
-        await server.stop()
-
-
-async def post(url: str, body: object, path: str = "/v2/rerank", **headers: str) -> tuple[int, Any, dict[str, str]]:
-    """Status, decoded JSON and headers."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with aiohttp.ClientSession() as session, session.post(url + path, data=data, headers=headers) as response:
-        return response.status, await response.json(), dict(response.headers)
-
-
-def asked(**fields: Any) -> dict[str, Any]:
-    return {"model": "rerank-v3.5", "query": QUERY, "documents": TEXTS, **fields}
-
+from sidecar.settings import Listen, Mode, Settings
+from tests.helpers import MARKER, ScriptedReranker, rig
+from tests.sidecar.http_calls import BUDGET, QUERY, TEXTS, asked, head, post, served, talk
 
 # --- tools that know other services ----------------------------------------------------------------------------------
 
@@ -186,38 +149,11 @@ async def test_bad_budget(value: str) -> None:
 @pytest.mark.parametrize("header", ["X-Millirank-Corpus", "X-Millirank-Tenant"])
 async def test_header_that_is_no_text(header: str) -> None:
     """400 naming the header for bytes that are no UTF-8; aiohttp hands them on as halves of surrogate pairs."""
+    body = json.dumps(asked()).encode()
     async with served(rig(ScriptedReranker())) as url:
-        host, _, port = url.removeprefix("http://").rpartition(":")
-        body = json.dumps(asked()).encode()
-        head = f"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{header}: ".encode()
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(head + b"\xff\r\nConnection: close\r\n\r\n" + body)
-        answer = (await reader.read()).decode()
-        writer.close()
+        answer = await talk(url, head(len(body), f"{header}: \xff") + body)
     assert answer.startswith("HTTP/1.1 400 ")
     assert f"{header.lower()}: is not valid Unicode text" in answer
-
-
-async def test_body_above_the_wire_limit() -> None:
-    """Invariant 10: 413, whatever is in it."""
-    async with served(rig(ScriptedReranker())) as url:
-        status, answer, _ = await post(url, b" " * 5_000_000)
-    assert status == 413
-    assert "more than 4194304 bytes" in answer["message"]
-
-
-async def test_more_requests_than_the_limit() -> None:
-    """Invariant 10: 429 for the second of one, while the first is answered."""
-    reranker = ScriptedReranker()
-    reranker.gate = asyncio.Event()
-    parts = rig(reranker, settings=Settings(limits=Limits(concurrent_requests=1)))
-    async with served(parts) as url:
-        first = asyncio.create_task(post(url, asked(), **{"X-Millirank-Budget-Ms": "3600000"}))
-        await reranker.entered.wait()
-        status, answer, _ = await post(url, asked(), **BUDGET)
-        assert (status, "limits.concurrent_requests" in answer["message"]) == (429, True)
-        reranker.gate.set()
-        assert (await first)[0] == 200
 
 
 async def test_bug_is_internal_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
@@ -229,19 +165,6 @@ async def test_bug_is_internal_without_its_words(caplog: pytest.LogCaptureFixtur
     assert status == 500
     assert answer["id"] in answer["message"]
     assert MARKER not in json.dumps(answer) + caplog.text
-
-
-async def test_caller_that_leaves_stops_the_work() -> None:
-    """Invariant 6: a closed connection cancels what was being scored for it."""
-    reranker = ScriptedReranker()
-    reranker.gate = asyncio.Event()
-    async with served(rig(reranker)) as url:
-        running = asyncio.create_task(post(url, asked(), **{"X-Millirank-Budget-Ms": "3600000"}))
-        await reranker.entered.wait()
-        running.cancel()
-        async with asyncio.timeout(10):
-            while not reranker.cancelled:
-                await asyncio.sleep(0.01)
 
 
 # --- who may, and where ----------------------------------------------------------------------------------------------
@@ -274,9 +197,7 @@ async def test_health_follows_the_drain() -> None:
 async def test_malformed_address(address: str) -> None:
     """The message names the setting and shows an address."""
     parts = rig(ScriptedReranker())
-    server = HttpServer(
-        parts.pipeline, (), Listen(http=address), parts.settings.limits, parts.tracer, parts.instruments
-    )
+    server = HttpServer(parts.pipeline, (), Listen(http=address), parts.settings.limits, parts.frame, drain_s=1.0)
     with pytest.raises(ListenError, match=r"listen\.http is .*; write host:port"):
         await server.start()
 

@@ -6,10 +6,12 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 import trustme
@@ -23,6 +25,7 @@ from sidecar.settings import Listen, Tls
 from tests.e2e.rpc import TIMEOUT_S, failure_of, message, order_of
 from tests.e2e.sidecar_process import millirank
 from tests.helpers import Rig, ScriptedReranker, rig
+from tests.sidecar.http_calls import asked, served
 
 TOKEN = "s3cret-token"  # noqa: S105
 
@@ -37,14 +40,18 @@ class Papers:
         self.issue_server()
 
     def issue_server(self, authority: trustme.CA | None = None) -> None:
-        """A new server certificate in the place of the old one, its files surely newer."""
+        """A new server certificate in the place of the old one."""
         issued = (authority or self.authority).issue_cert("localhost")
-        later = self.certificate.stat().st_mtime + 10 if self.certificate.exists() else None
-        self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        self.key.write_bytes(issued.private_key_pem.bytes())
+        self.replace(self.certificate, b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        self.replace(self.key, issued.private_key_pem.bytes())
+
+    @staticmethod
+    def replace(path: Path, content: bytes) -> None:
+        """The file with other content, and surely newer than before."""
+        later = path.stat().st_mtime + 10 if path.exists() else None
+        path.write_bytes(content)
         if later is not None:
-            for path in (self.certificate, self.key):
-                os.utime(path, (later, later))
+            os.utime(path, (later, later))
 
     def listen(self, *, mutual: bool = False) -> Listen:
         tls = Tls(certificate=str(self.certificate), key=str(self.key), client_ca=str(self.ca) if mutual else "")
@@ -58,6 +65,13 @@ class Papers:
             own.private_key_pem.bytes() if own else None,
             own.cert_chain_pems[0].bytes() if own else None,
         )
+
+    def context(self, *, certified: bool = False) -> ssl.SSLContext:
+        """`trusting`, for HTTP."""
+        context = ssl.create_default_context(cadata=self.authority.cert_pem.bytes().decode())
+        if certified:
+            self.authority.issue_cert("client@example.org").configure_cert(context)
+        return context
 
 
 @pytest.fixture
@@ -126,6 +140,45 @@ async def test_rotation_half_way_through_keeps_the_old_certificate(papers: Paper
         assert await ranked(address, papers.trusting()) == [1, 0]
         papers.key.unlink()
         assert await ranked(address, papers.trusting()) == [1, 0]
+
+
+async def test_new_certificate_whose_key_is_not_there_yet_refuses_nobody(papers: Papers) -> None:
+    """The two files are replaced one after the other: until they belong together, the old pair serves."""
+    async with rig(ScriptedReranker()).served(papers.listen()) as (address,):
+        old, new = papers.trusting(), trustme.CA()
+        key = papers.key.read_bytes()
+        papers.issue_server(new)
+        new_key = papers.key.read_bytes()
+        papers.replace(papers.key, key)
+        assert await ranked(address, old) == [1, 0]
+        papers.replace(papers.key, new_key)
+        assert await ranked(address, grpc.ssl_channel_credentials(new.cert_pem.bytes())) == [1, 0]
+
+
+async def test_http_follows_rotated_certificates(papers: Papers) -> None:
+    """As over gRPC: the next connection is served with the new certificate, and asked for one of the new authority."""
+    async with served(rig(ScriptedReranker()), tls=papers.listen(mutual=True).tls) as url:
+        url = url.replace("127.0.0.1", "localhost")
+        old = papers.context(certified=True)
+        assert await status_of(url, old) == 200
+        papers.replace(papers.certificate, b"")
+        assert await status_of(url, old) == 200, "half-way through"
+        papers.authority = trustme.CA()
+        papers.issue_server()
+        papers.replace(papers.ca, papers.authority.cert_pem.bytes())
+        assert await status_of(url, papers.context(certified=True)) == 200
+        for stranger in (old, papers.context()):
+            with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+                await status_of(url, stranger)
+
+
+async def status_of(url: str, context: ssl.SSLContext) -> int:
+    """The status that a new connection is answered with."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/rerank", json=asked(), ssl=context) as response,
+    ):
+        return response.status
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_service_name(environment: dict[str, str], name: str, monkeypatch: pytes
 
 async def _answer(parts: Rig, *texts: str, **fields: Any) -> None:
     answer = await parts.pipeline.rerank(request(fields.pop("query", "red"), *texts, **fields), None, parts.clock())
-    parts.service._metrics.answered(answer)
+    parts.instruments.answered(answer)
 
 
 async def test_answers_are_counted() -> None:
