@@ -3,10 +3,13 @@
 //
 //	millirank serve &
 //	millirank collection | search -sidecar 127.0.0.1:50051 "open a file for reading"
+//
+// With OTEL_EXPORTER_OTLP_ENDPOINT every search is a trace, from here to the chunks that the sidecar scored.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -39,7 +42,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context) (err error) {
 	target := flag.String("sidecar", "127.0.0.1:50051", "the sidecar: host:port or unix:/path")
 	budget := flag.Duration("budget", 50*time.Millisecond, "what a query can wait for a better order")
 	flag.Usage = func() {
@@ -50,6 +53,11 @@ func run(ctx context.Context) error {
 	if flag.NArg() == 0 {
 		return fmt.Errorf("no query; try: search \"open a file for reading\"")
 	}
+	endTracing, err := setUpTracing(ctx)
+	if err != nil {
+		return fmt.Errorf("exporting traces: %w", err)
+	}
+	defer func() { err = errors.Join(err, endTracing()) }()
 	started := time.Now()
 	index, err := NewIndex(os.Stdin)
 	if err != nil {
