@@ -63,7 +63,7 @@ def build(settings: Settings, environment: Mapping[str, str], profile: Profile, 
     enabled = {name: configured for name, configured in settings.rerankers.items() if configured.enabled}
     scheduling = Scheduling(settings.scheduling.order, settings.scheduling.mandatory_documents)
     simple = {
-        name: _kept(_simple(name, configured, scheduling, environment), configured, settings.cache)
+        name: _kept(_simple(name, configured, scheduling, environment, tracer), configured, settings.cache)
         for name, configured in enabled.items()
         if not isinstance(configured, CascadeSettings)
     }
@@ -76,7 +76,9 @@ def build(settings: Settings, environment: Mapping[str, str], profile: Profile, 
     }
 
 
-def _simple(name: str, configured: _Simple, scheduling: Scheduling, environment: Mapping[str, str]) -> Reranker:
+def _simple(
+    name: str, configured: _Simple, scheduling: Scheduling, environment: Mapping[str, str], tracer: Tracer
+) -> Reranker:
     match configured:
         case OnnxCrossEncoder() | TorchCrossEncoder():
             return CrossEncoder(name, _loadable(configured), scheduling)
@@ -94,6 +96,7 @@ def _simple(name: str, configured: _Simple, scheduling: Scheduling, environment:
                 micro_usd_per_1k_documents=configured.micro_usd_per_1k_documents,
                 max_documents=configured.max_documents,
                 timeout_s=configured.timeout_s,
+                tracer=tracer,
             )
         case PoolCrossEncoder() | PoolLateInteraction():
             return _pool(name, configured, environment)
@@ -110,6 +113,7 @@ def _simple(name: str, configured: _Simple, scheduling: Scheduling, environment:
                 completion_price_micro_usd_per_1k=configured.completion_micro_usd_per_1k,
                 max_document_tokens=configured.max_document_tokens,
                 timeout_s=configured.timeout_s,
+                tracer=tracer,
             )
 
 

@@ -14,7 +14,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, Tracer
 
 from router.arms import State, Strategy, Work
 from router.budget import Budget, spendable
-from router.policy import Decision, Reason, RerankerView, Verdict, choose
+from router.policy import ConsideredArm, Decision, Reason, RerankerView, Verdict, choose
 from router.profile import Profile
 from router.traits import Traits, extract
 from sidecar.decision_log import Asked, DecisionLog
@@ -28,6 +28,9 @@ from sidecar.settings import BudgetSettings, Mode
 # Fusing the signals is plain arithmetic on the event loop.
 _SIGNALS_BASE_MS = 0.05
 _SIGNALS_MS_PER_DOCUMENT = 0.004
+# Arms on a span, and characters of each.
+_MOST_LINES = 64
+_LONGEST_LINE = 300
 _NO_WORK = Work(tokens=())
 
 
@@ -245,9 +248,13 @@ def _describe(span: Span, explanation: Explanation, budget: Budget) -> None:
             "millirank.documents": explanation.traits.documents,
             "millirank.query_words": explanation.traits.query_words,
             "millirank.profile_corpus": explanation.profile_corpus,
-            "millirank.considered": [
-                f"{arm.reranker or arm.strategy}@{arm.rerank_k}: {arm.verdict}: {arm.detail}"
-                for arm in decision.considered
-            ],
+            "millirank.considered": _arm_lines(decision.considered),
         }
     )
+
+
+def _arm_lines(considered: Sequence[ConsideredArm]) -> list[str]:
+    """One line for each arm, bounded: many rerankers at many k must not make a span that collectors refuse."""
+    lines = [f"{arm.reranker or arm.strategy}@{arm.rerank_k}: {arm.verdict}: {arm.detail}" for arm in considered]
+    shown = [line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…" for line in lines[:_MOST_LINES]]
+    return [*shown, f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else shown

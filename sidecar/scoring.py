@@ -36,6 +36,8 @@ from sidecar.scored_prefix import Failure, Progress, ScoredPrefix, reason_of
 TARGET_CHUNK_MS = 15.0
 # The mandatory part is not cut for less: two small chunks cost more than one that is a little too long.
 _LONGEST_TARGET = 1.5
+# A shorter wait for a turn is the event loop's own, and has no span.
+_SHOWN_WAIT_MS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,10 @@ class _Scoring:
                     needs_s, least_s = self._p50_ms(first, last) / 1e3, self._p95_ms(first, first + 1) / 1e3
                     turn = stack.enter_context(await place.next_turn(level, needs_s, least_s))
                 finally:
-                    self._done.waited_ms += (self._clock() - asked) * 1e3
+                    waited_ms = (self._clock() - asked) * 1e3
+                    self._done.waited_ms += waited_ms
+                    if waited_ms >= _SHOWN_WAIT_MS:
+                        self._show_wait(level, first, waited_ms)
             # Less than the whole mandatory part would be of little use, and take from those who can be served well.
             all_or_none = turn is not None and mandatory and turn.contended
             size = self._next_size(first, last, all_or_none)
@@ -153,6 +158,16 @@ class _Scoring:
             if turn is not None:
                 turn.expected_s = self._p50_ms(first, first + size) / 1e3
             self._done.take(await self._score(first, size, turn))
+
+    def _show_wait(self, level: Level, first: int, waited_ms: float) -> None:
+        """A span for a wait that is over: most chunks wait for nobody, and should not pay for one."""
+        began_ns = time.time_ns() - int(waited_ms * 1e6)
+        attributes = {
+            "millirank.reranker": self._reranker.identity.name,
+            "millirank.queue.level": level.name.lower(),
+            "millirank.chunk.first": first,
+        }
+        self._tracer.start_span("queue", start_time=began_ns, attributes=attributes).end()
 
     def _next_size(self, first: int, last: int, all_or_none: bool) -> int:
         """How many of the candidates [first, last) the next chunk takes; 0 if not one is predicted to end in time.

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
+from opentelemetry.trace import NoOpTracer, Tracer
+
 from router.arms import Availability, Strategy, Work
 from sidecar.rerankers import prompts
 from sidecar.rerankers.base import (
@@ -30,6 +32,7 @@ from sidecar.rerankers.base import (
 from sidecar.rerankers.guard import Guard
 from sidecar.rerankers.llm_chat import Chat, misconfigured
 from sidecar.rerankers.llm_cost import Prices, estimated_work
+from sidecar.rerankers.traced_call import traced_call
 
 
 class LlmReranker:
@@ -53,6 +56,7 @@ class LlmReranker:
         completion_price_micro_usd_per_1k: float = 0.0,
         max_document_tokens: int = 200,
         timeout_s: float = 10.0,
+        tracer: Tracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Without ``base_url`` or ``model`` the reranker is OFF and says so; ``api_key`` may stay empty.
@@ -80,6 +84,9 @@ class LlmReranker:
                 raise ValueError(f"reranker {name!r}: {field} is {value}; it must be {least} or more")
         if not 0 < timeout_s < float("inf"):
             raise ValueError(f"reranker {name!r}: timeout_s is {timeout_s}; it must be more than 0")
+        self._tracer = tracer or NoOpTracer()
+        self._model = model
+        self._base_url = base_url
         self._connect = lambda: Chat(base_url, model, api_key)
         self._prompting = prompting
         self._prices = Prices(prompt_price_micro_usd_per_1k, completion_price_micro_usd_per_1k)
@@ -219,9 +226,17 @@ class LlmReranker:
 
     async def _ask(self, chat: Chat, prompt: prompts.Prompt) -> prompts.Answer:
         """One call. Raises BackendError or BadOutputError, the latter with its price."""
-        answer = prompts.read_answer(await chat.post(prompt), prompt)
-        if answer.problem:
-            raise BadOutputError(answer.problem, micro_usd=self._prices.of(answer.usage))
+        with traced_call(self._tracer, "chat", self._model, self._base_url) as span:
+            answer = prompts.read_answer(await chat.post(prompt), prompt)
+            span.set_attributes(
+                {
+                    "gen_ai.usage.input_tokens": answer.usage.prompt,
+                    "gen_ai.usage.output_tokens": answer.usage.completion,
+                    "millirank.cost_micro_usd": round(self._prices.of(answer.usage), 3),
+                }
+            )
+            if answer.problem:
+                raise BadOutputError(answer.problem, micro_usd=self._prices.of(answer.usage))
         return answer
 
     def _scored(self, answers: Sequence[prompts.Answer | None], elapsed_s: float, limit_s: float) -> Scored:

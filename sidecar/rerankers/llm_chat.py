@@ -11,6 +11,8 @@ import logging
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
 from sidecar.rerankers.base import BackendError, BadOutputError, RerankerError
 from sidecar.rerankers.prompts import Prompt
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 1 << 20
 """An answer of 50 grades takes a few kB; whatever is longer than this is not an answer."""
 
+_TRACE_CONTEXT = TraceContextTextMapPropagator()
 _HINTS = {
     307: "base_url redirects: set it to where the endpoint is",
     308: "base_url redirects: set it to where the endpoint is",
@@ -54,7 +57,12 @@ class Chat:
         _ = self._client.chat.completions.with_streaming_response
 
     async def post(self, prompt: Prompt) -> bytes:
-        """The body of the backend's answer. Raises BackendError, or BadOutputError if it is too long."""
+        """The body of the backend's answer. Raises BackendError, or BadOutputError if it is too long.
+
+        The current span's ids go along, so that a backend of one's own joins the trace; no baggage, which is others'.
+        """
+        headers: dict[str, str] = {}
+        _TRACE_CONTEXT.inject(headers)
         failure: RerankerError
         try:
             # Streamed only to stop reading at a limit: the SDK would read whatever comes into memory.
@@ -70,6 +78,7 @@ class Chat:
                 },
                 temperature=0,
                 max_completion_tokens=prompt.max_completion_tokens,
+                extra_headers=headers,
             ) as response:
                 body = bytearray()
                 async for part in response.iter_bytes():

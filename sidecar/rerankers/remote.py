@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
+from opentelemetry.trace import NoOpTracer, Tracer
+
 from router.arms import Availability, Strategy, Work
 from sidecar.engines.batching import estimated_tokens
 from sidecar.rerankers.base import (
@@ -28,6 +30,7 @@ from sidecar.rerankers.base import (
 from sidecar.rerankers.guard import Guard
 from sidecar.rerankers.remote_endpoint import Endpoint, misconfigured
 from sidecar.rerankers.remote_shapes import APIS, Api, read_scores, request_body
+from sidecar.rerankers.traced_call import traced_call
 
 _NO_CUT = 1 << 20  # tokens: where the pool cuts texts is not known here
 # The warm-up: (documents, words of each). The first call opens the connection, and counts for nothing.
@@ -51,6 +54,7 @@ class HttpReranker:
         micro_usd_per_1k_documents: float = 0.0,
         max_documents: int = 100,
         timeout_s: float = 5.0,
+        tracer: Tracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``url`` is the endpoint itself; if it is no URL the reranker is OFF and says so.
@@ -68,6 +72,8 @@ class HttpReranker:
             raise ValueError(f"reranker {name!r}: max_documents is {max_documents}; it must be 1 or more")
         if not 0 < timeout_s < float("inf"):
             raise ValueError(f"reranker {name!r}: timeout_s is {timeout_s}; it must be more than 0")
+        self._tracer = tracer or NoOpTracer()
+        self._url = url
         self._open = lambda: Endpoint(url, api_key)
         self._api: Api = api
         self._model = model
@@ -170,10 +176,12 @@ class HttpReranker:
         texts = [document.text for document in request.documents]
         try:
             async with asyncio.timeout(limit_s):
-                answer = await endpoint.post(request_body(self._api, self._model, request.query, texts))
-                scores = read_scores(self._api, answer, len(texts))
-            if isinstance(scores, str):
-                raise BadOutputError(scores)
+                with traced_call(self._tracer, "rerank", self._model, self._url) as span:
+                    span.set_attribute("millirank.documents", len(texts))
+                    answer = await endpoint.post(request_body(self._api, self._model, request.query, texts))
+                    scores = read_scores(self._api, answer, len(texts))
+                    if isinstance(scores, str):
+                        raise BadOutputError(scores)
         except BadOutputError as error:
             error.micro_usd = self._micro_usd_per_document * len(texts)
             raise

@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from opentelemetry.trace import NoOpTracerProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NoOpTracerProvider, Tracer
 
 from router.admission import Claim, Level
 from router.arms import Availability, State, Work
@@ -39,11 +42,11 @@ class Shared:
         self.scheduler = self.reranker.scheduler = Scheduler([FakeWorker()], Scheduling())
         self._estimator = LatencyEstimator(LatencyPrior(base_ms=0.0, ms_per_token=1.0, spread=1.01))
 
-    async def score(self, name: str, documents: int, budget_s: float = 30.0) -> ScoredPrefix:
+    async def score(self, name: str, documents: int, budget_s: float = 30.0, tracer: Tracer = TRACER) -> ScoredPrefix:
         texts = [f"{name} {number}" for number in range(documents)]
         end = self._clock() + budget_s
         job = ScoringJob(name, "", _as_documents(request(name, *texts)), Work((1,) * documents), end)
-        return await score_prefix(job, self.reranker, self._estimator, TRACER, self._clock)
+        return await score_prefix(job, self.reranker, self._estimator, tracer, self._clock)
 
     def chunks(self) -> list[tuple[str, int]]:
         """Whose chunks were computed, and of how many documents, in this order."""
@@ -146,3 +149,39 @@ async def test_a_model_that_takes_no_calls_is_not_waited_for() -> None:
     assert prefix.degradation is not None
     assert prefix.degradation.reason is DegradationReason.NOT_READY
     assert "restarting in 1 s" in prefix.degradation.detail
+
+
+async def test_a_wait_for_others_is_a_span() -> None:
+    """`queue`: for which reranker and from which candidate on, as long as the answer says, beside the chunks. Who waits
+    for nobody has none."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    tracer = provider.get_tracer("tests")
+    shared = Shared()
+    await shared.score("alone", 10, tracer=tracer)
+    assert {span.name for span in spans.get_finished_spans()} == {"score"}
+    spans.clear()
+    shared.reranker.gate = asyncio.Event()
+    before = asyncio.create_task(shared.score("before", 10))
+    await shared.reranker.entered.wait()
+    with tracer.start_as_current_span("request") as request_span:
+        waiting = asyncio.create_task(shared.score("after", 10, tracer=tracer))
+    await asyncio.sleep(0.05)
+    shared.reranker.gate.set()
+    prefix = await waiting
+    await before
+    by_name = {span.name: span for span in spans.get_finished_spans()}
+    queue, score = by_name["queue"], by_name["score"]
+    assert queue.attributes == {
+        "millirank.reranker": "scripted",
+        "millirank.queue.level": "mandatory",
+        "millirank.chunk.first": 0,
+    }
+    assert queue.start_time is not None
+    assert queue.end_time is not None
+    assert (queue.end_time - queue.start_time) / 1e6 == pytest.approx(prefix.queue_ms, abs=5.0)
+    assert prefix.queue_ms > 20.0
+    for span in (queue, score):
+        assert span.parent is not None
+        assert span.parent.span_id == request_span.get_span_context().span_id
