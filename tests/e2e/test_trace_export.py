@@ -62,7 +62,8 @@ def test_one_connected_tree(client: Client, model_sidecar: ModelSidecar) -> None
     """Client span -> server span -> route and score: one trace id, each one's parent is the one before."""
     reranked(client, "tree")
     trace = trace_of(model_sidecar, "tree")
-    assert set(trace) == {"client", "server", "route", "score"}
+    # A chunk that had to wait for work behind an earlier answer has a `queue` span, too.
+    assert set(trace) - {"queue"} == {"client", "server", "route", "score"}
     (caller,), (server,), (route,) = trace["client"], trace["server"], trace["route"]
     assert caller.name == server.name == RERANK
     assert caller.parent_span_id == b""
