@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from opentelemetry.trace import Tracer
+from opentelemetry.util.types import AttributeValue
 
 from router.admission import Claim, Level
 from router.arms import State, Work
@@ -162,7 +163,7 @@ class _Scoring:
     def _show_wait(self, level: Level, first: int, waited_ms: float) -> None:
         """A span for a wait that is over: most chunks wait for nobody, and should not pay for one."""
         began_ns = time.time_ns() - int(waited_ms * 1e6)
-        attributes = {
+        attributes: dict[str, AttributeValue] = {
             "millirank.reranker": self._reranker.identity.name,
             "millirank.queue.level": level.name.lower(),
             "millirank.chunk.first": first,
