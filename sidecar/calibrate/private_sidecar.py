@@ -1,4 +1,7 @@
-"""A command's own sidecars: real child processes on private sockets, stopped whatever happens to the command."""
+"""A command's own sidecars: real child processes on private sockets, stopped whatever happens to the command.
+
+Also when it is killed: a sidecar's standard input is a pipe that ends with the command, and the sidecar with it.
+"""
 
 from __future__ import annotations
 
@@ -81,9 +84,9 @@ def sidecar(folder: Path, name: str, settings: Mapping[str, str]) -> Iterator[Si
         with log.open("wb") as output, held_signals():
             # In a session of its own: Ctrl-C reaches only the command, which then stops its children in order.
             process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "serve"],
+                [sys.executable, "-m", "sidecar", "serve", "--stop-with-stdin"],
                 env={**inherited, **own, **settings},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -150,6 +153,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ The sweep makes these, the fit and the report read them; all of it is numbers, n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,22 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Stages:
+    """A cascade of two rerankers: ``first`` scores all candidates, ``second`` the best ``second_k`` of them."""
+
+    first: str
+    second: str
+    second_k: int
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedList:
     """One query's n candidates in first-stage order.
 
     ``signals`` and ``raw`` (a reranker's own scores, by its name) are float64 [n], NaN where a candidate has none.
     ``lengths`` are characters. ``grades`` holds every judged document of the query, candidate or not, because the
-    ideal order and recall need them all; what is not in it counts as 0.
+    ideal order and recall need them all; what is not in it counts as 0. A cascade's scores depend on how many
+    candidates it was given: ``raw`` has those for all n, and where it is in ``cascades``, `scores_at` has the others.
     """
 
     query_id: str
@@ -30,6 +40,7 @@ class JudgedList:
     signals: Mapping[str, Floats]
     raw: Mapping[str, Floats]
     grades: Mapping[str, int]
+    cascades: Mapping[str, Stages] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.profile import RANK_SIGNAL
+from sidecar.calibrate.cascades import scores_at
 from sidecar.calibrate.records import Floats, JudgedList
 
 RERANK = "rerank"
@@ -48,10 +49,10 @@ def surface(
     found = np.empty((len(lists), len(ks), len(weights)))
     for row, judged in enumerate(lists):
         grades, ideal = _grades(judged), _ideal(judged.grades)
-        scorable = np.isfinite(judged.raw[reranker]) if RERANK in columns else np.full(len(grades), True)
         for place, k in enumerate(ks):
-            scored = np.flatnonzero(scorable[:k])
-            values = np.array([_column(judged, name, reranker, scored) for name in columns])
+            raw = scores_at(judged, reranker, k) if RERANK in columns else np.zeros(min(k, len(grades)))
+            scored = np.flatnonzero(np.isfinite(raw))
+            values = np.array([_column(judged, name, raw, scored) for name in columns])
             best = scored[np.argsort(-(weights @ values), axis=1, kind="stable")[:, :_TOP]]
             # Fewer than ten were scored: the others follow as they stand.
             rest = np.setdiff1d(np.arange(len(grades)), scored)[: _TOP - best.shape[1]]
@@ -60,12 +61,12 @@ def surface(
     return found
 
 
-def _column(judged: JudgedList, name: str, reranker: str, scored: NDArray[np.intp]) -> Floats:
+def _column(judged: JudgedList, name: str, raw: Floats, scored: NDArray[np.intp]) -> Floats:
     """z of one column over the scored candidates; a missing signal counts as its reciprocal rank's z."""
     rank = _z(1.0 / (scored.astype(np.float64) + 1.0))
     if name == RANK_SIGNAL:
         return rank
-    values = (judged.raw[reranker] if name == RERANK else judged.signals[name])[scored]
+    values = (raw if name == RERANK else judged.signals[name])[scored]
     carried = np.isfinite(values)
     if not carried.any():
         return np.zeros(len(scored))  # nobody carries it: left out of the sum

@@ -40,6 +40,7 @@ from sidecar.calibrate.sweep_sidecar import (
     SweepSidecar,
     Texts,
     ask,
+    faster_when_warm,
     forgetful,
     keeps_vectors,
     remembering,
@@ -127,7 +128,8 @@ def sweep_latency(
         if keeping:
             cold = start(forgetful(settings), "cold", lambda words: None)
             sidecars.append(cold)
-            cells += [_Cell(arm.name, k, False, cold.client) for arm in cold.arms for k in _taken(depths, arm)]
+            new = [arm for arm in cold.arms if faster_when_warm(settings, arm.name)]
+            cells += [_Cell(arm.name, k, False, cold.client) for arm in new for k in _taken(depths, arm)]
         searches = [(judged.query, texts.of(judged)) for judged in asked]
         read = _read(warm, keeping, searches, limit_s, progress)
         if read < len(searches):

@@ -1,8 +1,9 @@
 """What every reranker makes of every candidate, through the real service: each pair is scored once, at the deepest k.
 
 What a reranker would have answered for fewer candidates follows from that, because a score does not depend on what
-else is in the list. It does for a listwise LLM, which is called once, with as many candidates as it takes, and for a
-cascade: for those, what follows for fewer candidates is an estimate.
+else is in the list. A cascade's scores do, but they follow from its stages' (`sidecar.calibrate.cascades`). So do those
+of a listwise LLM, which is called once, with as many candidates as it takes, and of a cascade with one: for those, what
+follows for fewer candidates is an estimate.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from millirank import Document, Outcome, Ranking, Strategy
 
+from sidecar.calibrate.cascades import derivable, scores_at
 from sidecar.calibrate.collection import Collection
 from sidecar.calibrate.progress import bar
-from sidecar.calibrate.records import Floats, JudgedList
+from sidecar.calibrate.records import Floats, JudgedList, Stages
 from sidecar.calibrate.score_store import ScoreStore
 from sidecar.calibrate.sweep_sidecar import Arm, SweepSidecar, Texts, ask, remembering, sweep_sidecar
 from sidecar.reranker_settings import CascadeSettings
@@ -76,13 +78,15 @@ def sweep_quality(
         arms = [arm for arm in running.arms if not _made_labels(arm.name, settings, collection.judge, note)]
         if not arms:
             raise SweepError("no reranker can be measured; enable one in the settings")
+        cascades = derivable(settings, [arm.name for arm in arms])
         for arm in arms:
-            if arm.strategy is Strategy.CASCADE:
+            if arm.strategy is Strategy.CASCADE and arm.name not in cascades:
                 note(
-                    f"{arm.name} is a cascade: who its second stage sees depends on the list, so its quality at fewer "
+                    f"{arm.name} is a cascade that does not follow from its stages' scores, so its quality at fewer "
                     f"than {len(example.ids)} candidates is an estimate from its scores there"
                 )
-        sweep = _Sweep(running, arms, texts, collection, cache_dir / "calibrate", pool)
+        asked_for = [arm for arm in arms if arm.name not in cascades]
+        sweep = _Sweep(running, asked_for, texts, collection, cache_dir / "calibrate", pool)
         order = list(asked)
         random.Random(seed).shuffle(order)
         with bar("Scoring the candidates", len(order), progress) as advance:
@@ -91,7 +95,15 @@ def sweep_quality(
                     break
                 sweep.score(judged)
                 advance(1)
-    return sweep.result(lists, note)
+    return [_with_cascades(judged, cascades) for judged in sweep.result(lists, note)]
+
+
+def _with_cascades(judged: JudgedList, cascades: Mapping[str, Stages]) -> JudgedList:
+    """Those whose stages both have scores."""
+    own = {name: each for name, each in cascades.items() if each.first in judged.raw and each.second in judged.raw}
+    known = replace(judged, cascades=own)
+    derived = {name: scores_at(known, name, len(judged.ids)) for name in own}
+    return replace(known, raw={**judged.raw, **derived})
 
 
 def _made_labels(name: str, settings: Settings, judge: str, note: Callable[[str], None]) -> bool:

@@ -14,7 +14,7 @@ from millirank import Client, Document, Ranking, Reason, RerankerNotFoundError, 
 from sidecar.calibrate.collection import Collection
 from sidecar.calibrate.private_sidecar import SidecarProcess, reachable, sidecar
 from sidecar.calibrate.records import JudgedList
-from sidecar.reranker_settings import MIB, OnnxLateInteraction, RerankerSettings, TorchLateInteraction
+from sidecar.reranker_settings import MIB, CascadeSettings, OnnxLateInteraction, RerankerSettings, TorchLateInteraction
 from sidecar.settings import Limits, Settings, to_toml
 
 UNLIMITED_MS = 1_800_000.0
@@ -77,8 +77,15 @@ def _finite(signals: Mapping[str, float]) -> dict[str, float]:
 
 
 def keeps_vectors(configured: RerankerSettings) -> bool:
-    """Whether a reranker is faster with documents that it has seen before."""
+    """Whether a reranker keeps what it has read of documents."""
     return isinstance(configured, OnnxLateInteraction | TorchLateInteraction)
+
+
+def faster_when_warm(settings: Settings, name: str) -> bool:
+    """Whether a reranker, or a stage of it, is faster with documents that it has seen before."""
+    own = settings.rerankers[name]
+    stages = (own.first, own.second) if isinstance(own, CascadeSettings) else (name,)
+    return any(keeps_vectors(settings.rerankers[stage]) for stage in stages)
 
 
 def remembering(settings: Settings, cache_dir: Path) -> Settings:
@@ -103,15 +110,20 @@ def remembering(settings: Settings, cache_dir: Path) -> Settings:
 
 
 def forgetful(settings: Settings) -> Settings:
-    """Only the rerankers that keep vectors, and they keep none: to them every document is new."""
+    """Only the rerankers that keep vectors, and they keep none: to them every document is new; and the cascades that
+    have one of them for a stage, with their other stage."""
     nothing_kept = {"vector_file": "", "vector_bytes": 0, "warm_idle": False}
-    return _with_rerankers(
-        settings,
-        {
-            name: own.model_copy(update=nothing_kept if keeps_vectors(own) else {"enabled": False})
-            for name, own in settings.rerankers.items()
-        },
-    )
+    needed = {name for name in settings.rerankers if faster_when_warm(settings, name)}
+    for own in [settings.rerankers[name] for name in needed]:
+        if isinstance(own, CascadeSettings) and own.enabled:
+            needed |= {own.first, own.second}
+
+    def changed(name: str, own: RerankerSettings) -> RerankerSettings:
+        if name not in needed:
+            return own.model_copy(update={"enabled": False})
+        return own.model_copy(update=nothing_kept) if keeps_vectors(own) else own
+
+    return _with_rerankers(settings, {name: changed(name, own) for name, own in settings.rerankers.items()})
 
 
 def _with_rerankers(settings: Settings, rerankers: Mapping[str, RerankerSettings]) -> Settings:

@@ -27,6 +27,7 @@ from sidecar.calibrate.sweep_latency import sweep_latency
 from sidecar.calibrate.sweep_quality import QUALITY_SHARE, sweep_quality
 from sidecar.engines.threads import usable_cpus
 from sidecar.profiles import revision_of
+from sidecar.reranker_settings import CascadeSettings
 from sidecar.settings import Settings
 
 _FOR_THE_REPORT_S = 20.0
@@ -155,10 +156,17 @@ def service(settings: Settings) -> Service:
         reserve_ms=settings.budget.reserve_ms,
         max_micro_usd=settings.budget.max_cost_micro_usd,
         strategies={name: reranker.strategy for name, reranker in settings.rerankers.items()},
-        promotion_caps={
-            name: cap for name, reranker in settings.rerankers.items() if (cap := getattr(reranker, "promotion_cap", 0))
-        },
+        promotion_caps={name: cap for name in settings.rerankers if (cap := _promotion_cap(settings, name))},
     )
+
+
+def _promotion_cap(settings: Settings, name: str) -> int:
+    """Places that a reranker may lift a candidate (0: any number); a cascade is held by the stricter of its stages."""
+    own = settings.rerankers[name]
+    if isinstance(own, CascadeSettings):
+        stages = [stage for stage in (own.first, own.second) if stage in settings.rerankers]
+        return min(filter(None, (_promotion_cap(settings, stage) for stage in stages)), default=0)
+    return int(getattr(own, "promotion_cap", 0))
 
 
 def machine() -> str:

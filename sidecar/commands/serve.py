@@ -18,6 +18,7 @@ from sidecar.telemetry import TelemetryError
 
 EXIT_CONFIGURATION = 2
 _SWITCH_INTERVAL_S = 0.0005
+_READ_BYTES = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the effective settings as TOML, and do nothing else",
     )
+    parser.add_argument(
+        "--stop-with-stdin",
+        action="store_true",
+        help="stop, as with SIGTERM, when standard input ends too: for a program that starts a sidecar of its own with "
+        "a pipe there, and may be killed",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,14 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
         # small budget lasts.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         cpu_slice.ask_for(cpu_slice.LOOP_MS)
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, arguments.stop_with_stdin))
     except (SettingsError, ProfileError, TelemetryError, ListenError, SecurityError) as error:
         sys.stderr.write(f"millirank serve: {error}\n")
         return EXIT_CONFIGURATION
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, stop_with_stdin: bool) -> None:
     # Here, not at the top: --print-config and a wrong setting need none of it.
     from sidecar.assemble import build
 
@@ -64,6 +71,8 @@ async def _serve(settings: Settings) -> None:
     loop.set_exception_handler(logs.report_loop_error)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if stop_with_stdin:
+        _watch_stdin(loop, stop)
     sidecar = build(settings, os.environ)
     await sidecar.start()
     await stop.wait()
@@ -72,3 +81,18 @@ async def _serve(settings: Settings) -> None:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)
     await sidecar.stop()
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Sets ``stop`` when standard input ends: the system closes a pipe with the process that holds its other end."""
+    stdin = sys.stdin.fileno()
+
+    def read() -> None:
+        if not os.read(stdin, _READ_BYTES):
+            loop.remove_reader(stdin)
+            stop.set()
+
+    try:
+        loop.add_reader(stdin, read)
+    except PermissionError:  # a file or /dev/null, which are never waited for
+        raise SettingsError("--stop-with-stdin needs a pipe as standard input, or a terminal") from None

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from sidecar.calibrate.candidates import candidates
+from sidecar.calibrate.cascades import scores_at
 from sidecar.calibrate.collection import Collection
 from sidecar.calibrate.records import JudgedList
 from sidecar.calibrate.score_store import ScoreStore
-from sidecar.calibrate.sweep_quality import SweepError, sweep_quality
+from sidecar.calibrate.sweep_quality import SweepError, raw_scores, sweep_quality
 from sidecar.calibrate.sweep_sidecar import Texts, ask, sweep_sidecar
 from sidecar.reranker_settings import CascadeSettings, LlmSettings
 from sidecar.settings import Settings
@@ -201,19 +202,45 @@ def test_what_is_not_measured_is_said(own: Collection, lists: list[JudgedList], 
         sweep_quality(own, lists, settings(), cache_dir=tmp_path, limit_s=0.0, progress=False)
 
 
-def test_a_cascade_is_scored_at_the_deepest_k(own: Collection, lists: list[JudgedList], tmp_path: Path) -> None:
-    """Its order is the second model's among the first one's best, and a note says what is an estimate."""
-    said: list[str] = []
+def test_a_cascade_follows_from_its_stages(own: Collection, lists: list[JudgedList], tmp_path: Path) -> None:
+    """It is not asked, and yet its scores at every k are those that it gives when it is."""
     both = CascadeSettings(first=MODELS[0], second=MODELS[1], second_k=4)
-    for judged in sweep_quality(
-        own, lists[:2], settings(both=both), cache_dir=tmp_path, progress=False, note=said.append
-    ):
-        top = set(np.argsort(-judged.raw[MODELS[0]], kind="stable")[:4])
-        by_second = sorted(top, key=lambda place: -judged.raw[MODELS[1]][place])
-        assert list(np.argsort(-judged.raw["both"], kind="stable")[:4]) == by_second
+    said: list[str] = []
+    swept = sweep_quality(own, lists[:1], settings(both=both), cache_dir=tmp_path, progress=False, note=said.append)
+    assert said == []
+    (judged,) = swept
+    assert set(judged.raw) == {*MODELS, "both"}
+    texts = Texts(own)
+    with sweep_sidecar(settings(both=both), tmp_path, "asked", judged, texts, 1000, said.append) as running:
+        for k in (2, 4, 7, 12):
+            answered = raw_scores(ask(running.client, judged.query, texts.of(judged), "both", k))
+            assert scores_at(judged, "both", k) == pytest.approx(answered[:k], rel=1e-3), k
+    np.testing.assert_array_equal(judged.raw["both"], scores_at(judged, "both", 12))
+
+
+async def test_a_cascade_with_a_listwise_stage_is_asked(
+    own: Collection, lists: list[JudgedList], tmp_path: Path
+) -> None:
+    """What the LLM says of a document depends on the others: nothing follows from its scores for another list, and a
+    note says what is an estimate."""
+    said: list[str] = []
+    async with FakeOpenAI() as server:
+        both = CascadeSettings(first=MODELS[0], second="llm", second_k=4)
+        (judged,) = await asyncio.to_thread(
+            sweep_quality,
+            own,
+            lists[:1],
+            settings(server.base_url, both=both),
+            cache_dir=tmp_path,
+            progress=False,
+            note=said.append,
+        )
+        assert len(server.received) >= 2, "the LLM alone, and in the cascade"
+    assert judged.cascades == {}
+    assert np.isfinite(judged.raw["both"]).all()
     assert said == [
-        "both is a cascade: who its second stage sees depends on the list, so its quality at fewer than 12 candidates "
-        "is an estimate from its scores there"
+        "both is a cascade that does not follow from its stages' scores, so its quality at fewer than 12 candidates is "
+        "an estimate from its scores there"
     ]
 
 
@@ -231,6 +258,7 @@ _SWEEP = """
 import sys
 from pathlib import Path
 from sidecar.calibrate.candidates import candidates
+from sidecar.calibrate.cascades import scores_at
 from sidecar.calibrate.private_sidecar import orderly_end
 from sidecar.calibrate.sweep_quality import sweep_quality
 from sidecar.settings import Settings

@@ -12,6 +12,7 @@ from router.fusion import fuse, order
 from router.profile import SIGNALS_ARM, FusionWeights, Profile, signal_set
 from router.promotion import cap_promotions
 from router.traits import Traits, extract
+from sidecar.calibrate.cascades import scores_at
 from sidecar.calibrate.metrics import mrr_at_10, ndcg_at_10
 from sidecar.calibrate.records import Floats, JudgedList
 from sidecar.calibrate.report.readout import NONE_ARM
@@ -77,7 +78,7 @@ def reorder(query: Query, reranker: str, k: int, promotion_cap: int = 0) -> list
         scored, raw = list(range(count)), None
     else:
         weights = arm.weights.get(signals, _MODEL_ONLY) if arm else _MODEL_ONLY
-        scores = query.judged.raw[reranker][:count].tolist()
+        scores = scores_at(query.judged, reranker, count).tolist()
         scored = [position for position, score in enumerate(scores) if math.isfinite(score)]
         raw = [scores[position] for position in scored]
     fused = fuse(raw, [query.signals[position] for position in scored], scored, weights)
