@@ -1,25 +1,22 @@
 """What production has taught: shadow evaluations as judged lists, with the reference's opinion for labels.
 
 A teacher's opinion is no relevance judgement: what is fitted on it comes as close to the reference as the profile can
-bring it, and is as wrong as the reference is.
+bring it, and is as wrong as the reference is. Its scores are graded as those of `millirank calibrate --teacher` are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from sidecar import json_text
-from sidecar.agreement import scaled
+from sidecar.calibrate.opinion import grades
 from sidecar.calibrate.records import Floats, JudgedList
 from sidecar.shadow_log import FORMAT
-
-GRADES: Final = 10
-"""The reference's best candidate has this grade, its worst 0; linear between."""
 
 
 class ShadowError(Exception):
@@ -29,7 +26,7 @@ class ShadowError(Exception):
 @dataclass(frozen=True, slots=True)
 class ShadowLists:
     """Lists judged by ``reference`` (name and revision); ``left_out`` evaluations were of another corpus or of another
-    reference, or the reference had no opinion."""
+    reference, or the reference found no candidate good, or all alike."""
 
     lists: tuple[JudgedList, ...]
     reference: tuple[str, str]
@@ -50,13 +47,19 @@ def judged_lists(paths: Sequence[Path], corpus: str = "") -> ShadowLists:
         known = ", ".join(sorted({repr(each.corpus) for each in evaluations})) or "none"
         raise ShadowError(f"no shadow evaluation of corpus {corpus!r} in {', '.join(map(str, paths))}; there: {known}")
     reference = max(own, key=lambda each: each.at).reference
-    lists = tuple(each.judged for each in own if each.reference == reference and each.judged is not None)
+    listed = [each.judged for each in own if each.reference == reference and each.judged is not None]
+    given = grades([one.raw[reference[0]] for one in listed])
+    lists = tuple(
+        replace(one, grades=dict(zip(one.ids, opinion, strict=True)))
+        for one, opinion in zip(listed, given, strict=True)
+        if any(opinion)
+    )
     return ShadowLists(lists, reference, len(evaluations) - len(lists))
 
 
 @dataclass(frozen=True, slots=True)
 class _Evaluation:
-    """One line of a file; ``judged`` is None where the reference had no opinion."""
+    """One line of a file; ``judged``, still without grades, is None where the reference had no opinion."""
 
     corpus: str
     at: float
@@ -95,7 +98,8 @@ def _evaluation(record: Mapping[str, Any]) -> _Evaluation:
 def _judged(record: Mapping[str, Any], reference: str) -> JudgedList:
     scores: Mapping[str, Sequence[float | None]] = record["scores"]
     ids = tuple(str(position) for position in range(len(record["lengths"])))
-    judged = scaled([float(score or 0.0) for score in scores[reference]])
+    if len(scores[reference]) != len(ids):
+        raise ValueError(f"{len(scores[reference])} scores by {reference}, {len(ids)} candidates")
     return JudgedList(
         query_id=str(record["id"]),
         query=stand_in(**record["query"]),
@@ -103,7 +107,7 @@ def _judged(record: Mapping[str, Any], reference: str) -> JudgedList:
         lengths=tuple(map(int, record["lengths"])),
         signals={name: _floats(values) for name, values in record["signals"].items()},
         raw={name: _floats(values) for name, values in scores.items()},
-        grades={name: round(GRADES * gain) for name, gain in zip(ids, judged, strict=True)},
+        grades={},
     )
 
 

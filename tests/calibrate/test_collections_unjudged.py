@@ -16,7 +16,8 @@ import pytest
 from sidecar.calibrate.collection import CollectionError
 from sidecar.calibrate.known_items import load as known_items
 from sidecar.calibrate.load import load_collection
-from sidecar.calibrate.teacher import grades, read_queries, taught
+from sidecar.calibrate.opinion import grades
+from sidecar.calibrate.teacher import read_queries, taught
 from sidecar.settings import Settings
 from tests.calibrate.subjects import collection
 from tests.e2e.sidecar_process import REPOSITORY

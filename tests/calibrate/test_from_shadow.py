@@ -32,6 +32,7 @@ def evaluation(**changes: Any) -> Evaluation:
         "preferred": (1, 2, 0),
         "rbo": 0.9,
         "ndcg": 0.95,
+        "first_stage_ndcg": 0.9,
         "lengths": (10, 20, 30),
         "signals": {"bm25": (3.5, None, 1.25)},
         "answer_scores": (0.1, 0.7, None),
@@ -50,12 +51,12 @@ def written(folder: Path, *evaluations: Evaluation) -> Path:
 
 
 def test_evaluation_becomes_a_judged_list(tmp_path: Path) -> None:
-    """Grades are tenths of the way from the reference's lowest score to its highest: (0.92 + 3) / 8 = 0.49 is 5."""
+    """Of one evaluation the reference's best candidate gets 3, the next one 2, and its lowest score always 0."""
     found = judged_lists([written(tmp_path, evaluation())], "legal")
     assert (found.reference, found.left_out) == (("teacher", "t1"), 0)
     (judged,) = found.lists
     assert (judged.query_id, judged.ids, judged.lengths) == ("d-1", ("0", "1", "2"), (10, 20, 30))
-    assert judged.grades == {"0": 0, "1": 10, "2": 5}
+    assert judged.grades == {"0": 0, "1": 3, "2": 2}
     np.testing.assert_array_equal(judged.signals["bm25"], [3.5, np.nan, 1.25])
     np.testing.assert_array_equal(judged.raw["teacher"], [-3.0, 5.0, 0.92])
     np.testing.assert_array_equal(judged.raw["fast"], [0.1, 0.7, np.nan])
