@@ -136,6 +136,7 @@ def run(collection: Collection, settings: Settings, plan: Plan, cache_dir: Path,
             ),
             service=service(settings),
             traits=fitted.traits,
+            requests=plan.requests,
         )
     return Calibrated(readout, profile, raw)
 

@@ -12,7 +12,8 @@ from judged_cases import SERVICE, SOURCE, judged_lists, latency_samples, profile
 from sidecar.calibrate.report import markdown, page, plots
 from sidecar.calibrate.report.build import build
 from sidecar.calibrate.report.readout import ReadOut, ReadOutError, read_json, write_json
-from sidecar.calibrate.report.tables import difference, headline
+from sidecar.calibrate.report.tables import arms, difference, grid, headline
+from sidecar.calibrate.trait_fit import TraitFit
 
 KS = (10, 25, 50)
 GAINS = {
@@ -116,6 +117,33 @@ def test_the_table_has_the_columns_of_the_design(readout: ReadOut) -> None:
     assert table.rows[0][0] == "None (first stage only)"
     assert table.rows[1][0].startswith("Signals fused, no model")
     assert all(len(row) == len(table.header) == len(table.numeric) for row in table.rows)
+
+
+def test_fewer_requests_than_asked_for_are_said(readout: ReadOut) -> None:
+    """Of 30 that were to be timed 20 were: every row says so, and a note names the rows. With 20 there is no note."""
+    short = replace(readout, requests=30)
+    timed = grid(readout).header.index("requests")
+    assert {row[timed] for row in grid(short).rows} == {"–", "20 of 30"}
+    assert {row[timed] for row in grid(readout).rows} == {"–", "20"}
+    (note,) = [words for words in headline(short).notes if words.startswith("Fewer than 30 requests were timed of ")]
+    assert "late@50 (20), late@50 with new documents (20)" in note
+    assert grid(replace(readout, requests=20)).notes == ()
+
+
+def test_the_arms_table_says_what_traits_predict() -> None:
+    """In the words of the fit, for the signals that the requests come with."""
+    found = TraitFit("bm25+dense", {}, -0.01, "margin", 0.013, (0.0, 0.0))
+    other = replace(found, signals="bm25")
+    lists = judged_lists(40, skill={"bm25": 1.0, "dense": 1.2, "late": 1.5})
+    fitted = profile({"late": [(10, 0.1)]}, signals="bm25+dense")
+    samples = latency_samples({"late": 0.3})
+    readout = build(
+        lists, samples, fitted, lambda half: fitted, ks=(10,), source=SOURCE, service=SERVICE, traits=[other, found]
+    )
+    assert arms(readout).notes == (
+        "No trait predicts gains with signals bm25+dense (best: margin, +1.3% of the variance out of sample; "
+        "not kept).",
+    )
 
 
 def test_json_reads_back_as_it_was(readout: ReadOut, tmp_path: Path) -> None:

@@ -60,12 +60,13 @@ def build(
     source: Source,
     service: Service,
     traits: Sequence[TraitFit] = (),
+    requests: int = 0,
 ) -> ReadOut:
     """Everything that the report says.
 
     ``profile`` was fitted on all of ``lists`` and is what the user gets; ``fit`` makes such a profile of any lists,
     and is used to measure every query with a profile that has not seen it. ``ks`` ascending. ``traits`` is what
-    the fit has found about them. Raises ValueError for
+    the fit has found about them; ``requests`` as in `ReadOut`. Raises ValueError for
     fewer than two lists, no relevant document, or no latency of requests without reranking.
     """
     queries = cross_fitted(lists, fit)
@@ -109,6 +110,7 @@ def build(
         context=described,
         verdict=verdict,
         traits=next((found.words for found in traits if found.signals == signals), ""),
+        requests=requests,
     )
 
 

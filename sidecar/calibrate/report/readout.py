@@ -163,7 +163,8 @@ class Source:
 class ReadOut:
     """The whole read-out. ``default_budget_ms`` is the budget of a request that names none; the gate looks at it.
 
-    ``traits`` says in words whether the queries' traits predict gains with ``signals``.
+    ``traits`` says in words whether the queries' traits predict gains with ``signals``. ``requests`` is how many timed
+    ones each arm was to have at each k (0: not known).
     """
 
     format: Literal["millirank.calibration/1"]
@@ -179,6 +180,7 @@ class ReadOut:
     context: Context
     verdict: Verdict
     traits: str = ""
+    requests: int = 0
 
     def point(self, reranker: str, rerank_k: int) -> ArmPoint | None:
         """That arm, or None if it was not measured."""

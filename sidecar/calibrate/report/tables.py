@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sidecar.calibrate.report.readout import NONE_ARM, Added, ArmPoint, Curve, Gain, ReadOut, Recommendation
@@ -53,6 +53,7 @@ def headline(readout: ReadOut) -> Table:
             "query is measured with weights that were fitted on other queries. The gain is over no reranking.",
             "Added latency: as the caller sees it, over the same request without reranking; documents seen before.",
             "An arm stands at the fewest candidates that are within one standard error of its best, and at its best.",
+            *_short(readout, arms),
         ),
     )
 
@@ -64,6 +65,22 @@ def _shown(readout: ReadOut) -> Iterator[ArmPoint]:
             point = readout.point(curve.reranker, k)
             if point is not None:
                 yield point
+
+
+def _short(readout: ReadOut, points: Sequence[ArmPoint]) -> tuple[str, ...]:
+    """A note on the times that rest on fewer requests than were asked for."""
+    few = [
+        f"{point.label}{state} ({added.requests})"
+        for point in points
+        for state, added in (("", point.warm), (" with new documents", point.cold))
+        if added is not None and added.requests < readout.requests
+    ]
+    if not few:
+        return ()
+    return (
+        f"Fewer than {readout.requests} requests were timed of {', '.join(few)}: there was no time for more, or they "
+        "failed; the notes say which. Their p95 is little more than the slowest of them.",
+    )
 
 
 def _arm_row(point: ArmPoint, cold: bool) -> tuple[str, ...]:
@@ -157,11 +174,12 @@ def grid(readout: ReadOut) -> Table:
         header=("Arm", "k", "nDCG@10", "MRR@10", "gain (95 % interval)", "helped / hurt", "p50 add", "p95 add",
                 "p99 add", "requests", "pairs/s", "p50 add, new docs", "requests", "cost per 1k"),
         numeric=(False, *(True,) * 13),
-        rows=tuple(_grid_row(point) for point in readout.points),
+        rows=tuple(_grid_row(point, readout.requests) for point in readout.points),
+        notes=_short(readout, readout.points),
     )  # fmt: skip
 
 
-def _grid_row(point: ArmPoint) -> tuple[str, ...]:
+def _grid_row(point: ArmPoint, wanted: int) -> tuple[str, ...]:
     return (
         point.reranker,
         str(point.rerank_k or ""),
@@ -172,12 +190,18 @@ def _grid_row(point: ArmPoint) -> tuple[str, ...]:
         _ms(point.warm, "p50"),
         _ms(point.warm, "p95"),
         _ms(point.warm, "p99"),
-        str(point.warm.requests) if point.warm else _NOT_MEASURED,
+        _requests(point.warm, wanted),
         f"{point.warm.pairs_per_s:,.0f}" if point.warm and point.warm.pairs_per_s else _NOT_MEASURED,
         _ms(_with_new_documents(point), "p50"),
-        str(point.cold.requests) if point.cold else _NOT_MEASURED,
+        _requests(point.cold, wanted),
         _usd(point.usd_per_1k),
     )
+
+
+def _requests(added: Added | None, wanted: int) -> str:
+    if added is None:
+        return _NOT_MEASURED
+    return f"{added.requests} of {wanted}" if added.requests < wanted else str(added.requests)
 
 
 def difference(gain: Gain) -> str:
