@@ -9,7 +9,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from router.arms import State, Strategy
 from router.policy import Reason
-from sidecar.messages import Answer, CacheStatus, Completeness
+from sidecar.messages import Answer, CacheStatus, Completeness, DegradationReason
 from sidecar.rerankers.base import Reranker
 from sidecar.settings import Mode
 
@@ -108,6 +108,13 @@ class Metrics:
 
         def used(options: CallbackOptions) -> Iterable[Observation]:
             return [Observation(utilisation())]
+
+        # A counter that begins with its first event hides that event from rates: these, which alerts watch, begin at 0.
+        for strategy in Strategy:
+            self._misses.add(0, _one("millirank.strategy", strategy.value))
+        for reason in DegradationReason:
+            self._degradations.add(0, {"millirank.degradation": reason.value})
+        self._abandoned.add(0)
 
         def gauge(name: str, callback: _Callback, unit: str, description: str) -> None:
             self._meter.create_observable_gauge(name, [callback], unit, description)
