@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
 
-from sidecar import assemble_records, assemble_rerankers
-from sidecar import telemetry as telemetry_setup
 from sidecar.admin_server import AdminServer
 from sidecar.admin_service import AdminService
-from sidecar.cache import ResultCache
-from sidecar.decision_log import DecisionLog
-from sidecar.estimates import Estimates
-from sidecar.loop_lag import LoopLag
+from sidecar.assemble_core import Core, build_core
 from sidecar.pipeline import Pipeline
-from sidecar.planner import Planner
-from sidecar.profile_watch import ProfileWatch
-from sidecar.request_frame import RequestFrame
 from sidecar.rerankers.base import Reranker
 from sidecar.server import Server
-from sidecar.service import RerankService
 from sidecar.settings import Settings
-from sidecar.shadow_log import ShadowLog
-from sidecar.telemetry import Telemetry
-from sidecar.utilisation import Utilisation
 
 if TYPE_CHECKING:
     from sidecar.http_server import HttpServer
@@ -40,18 +27,21 @@ class Sidecar:
     """Everything that one process consists of."""
 
     settings: Settings
-    pipeline: Pipeline
-    rerankers: Mapping[str, Reranker]
+    core: Core
     server: Server
     admin: AdminServer | None
     http: HttpServer | None
     metrics: MetricsServer | None
-    profile_watch: ProfileWatch
-    logs: Sequence[DecisionLog | ShadowLog]
-    loop_lag: LoopLag
-    utilisation: Utilisation
-    telemetry: Telemetry
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What decides and carries out."""
+        return self.core.pipeline
+
+    @property
+    def rerankers(self) -> Mapping[str, Reranker]:
+        """By name, in the configured order."""
+        return self.core.rerankers
 
     async def start(self) -> tuple[str, ...]:
         """Serve at once, load models behind it. Returns the addresses, without the operator's. Raises ListenError."""
@@ -62,12 +52,7 @@ class Sidecar:
         if self.metrics is not None:
             await self.metrics.start()
         addresses = await self.server.start()
-        self._tasks.append(asyncio.create_task(self.profile_watch.run(), name="watch profiles"))
-        for reranker in self.rerankers.values():
-            await reranker.start()
-        lag = self.loop_lag.watch(self.telemetry.metrics.loop_lag)
-        self._tasks.append(asyncio.create_task(lag, name="watch loop lag"))
-        self._tasks.append(asyncio.create_task(self.utilisation.watch(), name="watch utilisation"))
+        await self.core.start()
         return addresses
 
     async def stop(self) -> None:
@@ -80,14 +65,7 @@ class Sidecar:
             await self.admin.stop()
         if self.metrics is not None:
             await self.metrics.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.pipeline.close()
-        await asyncio.gather(*(reranker.close() for reranker in self.rerankers.values()))
-        for log in self.logs:
-            await asyncio.to_thread(log.close)
-        await asyncio.to_thread(self.telemetry.close)
+        await self.core.stop()
 
 
 def build(settings: Settings, environment: Mapping[str, str], span_processor: SpanProcessor | None = None) -> Sidecar:
@@ -95,60 +73,21 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
 
     Raises SettingsError, ProfileError, TelemetryError, ListenError or SecurityError, each with the setting and the fix.
     """
-    telemetry = telemetry_setup.set_up(environment, span_processor, prometheus=bool(settings.listen.metrics))
-    watch = ProfileWatch(settings.profiles, on_reload=telemetry.metrics.profiles_reloaded)
-    profiles = watch.current
-    rerankers = assemble_rerankers.build(settings, environment, profiles.default, telemetry.tracer)
-    decision_log = assemble_records.decision_log(settings.decision_log, lambda: watch.current, telemetry.metrics)
-    shadow, shadow_log = assemble_records.shadow(settings.shadow, rerankers, telemetry.tracer, telemetry.metrics)
-    loop_lag = LoopLag()
-    estimates = Estimates(rerankers, profiles.default, time.monotonic)
-    planner = Planner(
-        rerankers=rerankers,
-        assumed_gains={
-            name: configured.expected_gain
-            for name, configured in settings.rerankers.items()
-            if configured.expected_gain is not None
-        },
-        profiles=profiles,
-        estimates=estimates,
-        budget=settings.budget,
-        tracer=telemetry.tracer,
-        decision_log=decision_log,
-        loop_lag=loop_lag,
-    )
-    watch.follow(planner.use)
-    watch.follow(lambda changed: estimates.use(changed.default))
-    pipeline = Pipeline(
-        planner=planner,
-        rerankers=rerankers,
-        estimates=estimates,
-        cache=ResultCache(settings.cache.results_bytes, settings.cache.ttl_s),
-        tracer=telemetry.tracer,
-        mode=settings.mode,
-        shadow=shadow,
-        answer_ms=settings.budget.reserve_ms,
-    )
-    utilisation = Utilisation([each.scheduler for each in rerankers.values() if each.scheduler is not None])
-    telemetry.metrics.watch(rerankers, lambda: pipeline.mode, lambda: utilisation.current)
-    frame = RequestFrame(settings.limits, telemetry.tracer, telemetry.metrics)
-    service = RerankService(pipeline, settings.limits, frame)
-    server = Server(service, pipeline, settings.listen, settings.limits, telemetry.metrics)
+    core = build_core(settings, environment, span_processor)
+    telemetry, pipeline, rerankers = core.telemetry, core.pipeline, core.rerankers
+    server = Server(core.service, pipeline, settings.listen, settings.limits, telemetry.metrics)
     admin = None
     if settings.listen.admin:
-        admin_service = AdminService(settings.rerankers, rerankers, pipeline, watch)
+        admin_service = AdminService(settings.rerankers, rerankers, pipeline, core.profile_watch)
         admin = AdminServer(admin_service, settings.listen.admin)
     http = None
     if settings.listen.http:
         from sidecar.http_server import HttpServer
 
-        http = HttpServer(pipeline, tuple(rerankers), settings.listen, settings.limits, frame, settings.drain_s)
+        http = HttpServer(pipeline, tuple(rerankers), settings.listen, settings.limits, core.frame, settings.drain_s)
     metrics = None
     if telemetry.scraped is not None:
         from sidecar.metrics_server import MetricsServer
 
         metrics = MetricsServer(telemetry.scraped, settings.listen.metrics)
-    logs = [log for log in (decision_log, shadow_log) if log is not None]
-    return Sidecar(
-        settings, pipeline, rerankers, server, admin, http, metrics, watch, logs, loop_lag, utilisation, telemetry
-    )
+    return Sidecar(settings, core, server, admin, http, metrics)

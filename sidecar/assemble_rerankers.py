@@ -55,30 +55,40 @@ _Local: TypeAlias = (
 )
 
 
-def build(settings: Settings, environment: Mapping[str, str], profile: Profile, tracer: Tracer) -> dict[str, Reranker]:
+def build(
+    settings: Settings,
+    environment: Mapping[str, str],
+    profile: Profile,
+    tracer: Tracer,
+    elsewhere: Mapping[str, Reranker],
+) -> dict[str, Reranker]:
     """Every enabled reranker, in the configured order; none of them has started.
 
+    Those in ``elsewhere`` take the place of what is configured under their names.
     Raises SettingsError for a cascade whose stages are not there.
     """
     enabled = {name: configured for name, configured in settings.rerankers.items() if configured.enabled}
     scheduling = Scheduling(settings.scheduling.order, settings.scheduling.mandatory_documents)
-    simple = {
-        name: _kept(_simple(name, configured, scheduling, environment, tracer), configured, settings.cache)
+    stages = {
+        name: _kept(
+            elsewhere.get(name) or simple(name, configured, scheduling, environment, tracer), configured, settings.cache
+        )
         for name, configured in enabled.items()
         if not isinstance(configured, CascadeSettings)
     }
     # Its stages are ready made here, and may stand behind it in the configuration.
     return {
-        name: _cascade(name, configured, simple, profile, tracer)
+        name: _cascade(name, configured, stages, profile, tracer)
         if isinstance(configured, CascadeSettings)
-        else simple[name]
+        else stages[name]
         for name, configured in enabled.items()
     }
 
 
-def _simple(
+def simple(
     name: str, configured: _Simple, scheduling: Scheduling, environment: Mapping[str, str], tracer: Tracer
 ) -> Reranker:
+    """One reranker that needs no other, not started, and whose scores nobody keeps."""
     match configured:
         case OnnxCrossEncoder() | TorchCrossEncoder():
             return CrossEncoder(name, _loadable(configured), scheduling)

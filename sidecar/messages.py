@@ -79,7 +79,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A valid request. ``budget_ms`` and ``max_micro_usd`` are None where the caller named none."""
+    """A valid request. ``budget_ms`` and ``max_micro_usd`` are None where the caller named none.
+
+    ``deadline_slack_ms`` is by how much the call's deadline is later than the end of ``budget_ms``; None: not known.
+    """
 
     request_id: str
     corpus: str
@@ -87,6 +90,7 @@ class Request:
     candidates: tuple[Candidate, ...]
     top_n: int = 0
     budget_ms: float | None = None
+    deadline_slack_ms: float | None = None
     max_micro_usd: int | None = None
     overrun: Overrun = Overrun.BEST_EFFORT
     routing: Routing = field(default_factory=Routing)

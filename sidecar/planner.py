@@ -87,7 +87,8 @@ class Planner:
         with self._route_span() if open_question else contextlib.nullcontext(INVALID_SPAN) as span:
             # The loop that is late now will be late, too, when the answer is to be sent.
             reserve_ms = self._budget.reserve_ms + self._loop_lag.recent_ms
-            budget = spendable(request.budget_ms, deadline_left_ms, self._budget.default_ms, reserve_ms)
+            budget_ms = _budget_left_ms(request, deadline_left_ms)
+            budget = spendable(budget_ms, deadline_left_ms, self._budget.default_ms, reserve_ms)
             end = arrived + budget.spendable_ms / 1e3
             profile = self._profiles.select(request.corpus)
             traits = _traits(request)
@@ -179,6 +180,14 @@ class Planner:
 def signals_ms(documents: int) -> float:
     """What fusing the signals of so many candidates takes, in ms."""
     return _SIGNALS_BASE_MS + _SIGNALS_MS_PER_DOCUMENT * documents
+
+
+def _budget_left_ms(request: Request, deadline_left_ms: float | None) -> float | None:
+    """The budget less what was spent before the request was read: twenty that come at once wait for each other, and
+    before an event loop that can't keep up all do. gRPC's deadline knows how long."""
+    if request.budget_ms is None or request.deadline_slack_ms is None or deadline_left_ms is None:
+        return request.budget_ms
+    return max(0.0, min(request.budget_ms, deadline_left_ms - request.deadline_slack_ms))
 
 
 def _traits(request: Request) -> Traits:

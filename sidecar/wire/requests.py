@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from millirank.v1 import decision_pb2 as dpb
 from millirank.v1 import rerank_service_pb2 as pb
@@ -77,7 +78,7 @@ def _request(message: pb.RerankRequest, limits: Limits) -> Request:
         raise InvalidFieldError("min_score", "must be a finite number")
     if message.cache_control not in _CACHE_CONTROLS:
         raise InvalidFieldError("cache_control", f"{message.cache_control} is not a known CacheControl")
-    budget_ms, max_micro_usd, overrun = _budget(message)
+    budget_ms, slack_ms, max_micro_usd, overrun = _budget(message)
     unread = message.routing.strategy == dpb.STRATEGY_NONE and not message.routing.reranker
     return Request(
         request_id=message.request_id or new_id(),
@@ -86,6 +87,7 @@ def _request(message: pb.RerankRequest, limits: Limits) -> Request:
         candidates=_unread_candidates(message, limits) if unread else _candidates(message, limits),
         top_n=message.top_n,
         budget_ms=budget_ms,
+        deadline_slack_ms=slack_ms,
         max_micro_usd=max_micro_usd,
         overrun=overrun,
         routing=_routing(message.routing),
@@ -157,22 +159,29 @@ def _signals(sent: Mapping[str, float], position: int, limits: Limits) -> Mappin
     return signals
 
 
-def _budget(message: pb.RerankRequest) -> tuple[float | None, int | None, Overrun]:
+def _budget(message: pb.RerankRequest) -> tuple[float | None, float | None, int | None, Overrun]:
+    """Latency and deadline slack in ms, price in micro-USD, what to do about an overrun."""
     if not message.HasField("budget"):
-        return None, None, Overrun.BEST_EFFORT
+        return None, None, None, Overrun.BEST_EFFORT
     budget = message.budget
-    latency_ms = None
-    if budget.HasField("latency"):
-        latency_ms = budget.latency.seconds * 1e3 + budget.latency.nanos / 1e6
-        if latency_ms < 0:
-            raise InvalidFieldError("budget.latency", f"is {latency_ms:g} ms; must not be negative")
-        if latency_ms > _MAX_DURATION_S * 1e3:
-            raise InvalidFieldError("budget.latency", f"is longer than a Duration may be, {_MAX_DURATION_S} s")
+    latency_ms = _milliseconds("budget.latency", budget.latency) if budget.HasField("latency") else None
+    slack_ms = None
+    if budget.HasField("deadline_slack"):
+        slack_ms = _milliseconds("budget.deadline_slack", budget.deadline_slack)
     if budget.overrun_policy not in _OVERRUN_POLICIES:
         raise InvalidFieldError("budget.overrun_policy", f"{budget.overrun_policy} is not a known OverrunPolicy")
     overrun = Overrun.FAIL if budget.overrun_policy == pb.OVERRUN_POLICY_FAIL else Overrun.BEST_EFFORT
     max_micro_usd = budget.max_cost_micro_usd if budget.HasField("max_cost_micro_usd") else None
-    return latency_ms, max_micro_usd, overrun
+    return latency_ms, slack_ms, max_micro_usd, overrun
+
+
+def _milliseconds(field: str, sent: Duration) -> float:
+    milliseconds = sent.seconds * 1e3 + sent.nanos / 1e6
+    if milliseconds < 0:
+        raise InvalidFieldError(field, f"is {milliseconds:g} ms; must not be negative")
+    if milliseconds > _MAX_DURATION_S * 1e3:
+        raise InvalidFieldError(field, f"is longer than a Duration may be, {_MAX_DURATION_S} s")
+    return milliseconds
 
 
 def _routing(message: pb.Routing) -> Routing:

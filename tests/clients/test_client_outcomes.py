@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from millirank import (
     AsyncClient,
     CacheStatus,
@@ -164,7 +165,9 @@ async def test_every_option_reaches_the_sidecar(client: Any, sidecar: FakeSideca
         ),
         instruction="prefer recent ones",
         min_score=-1.5,
-        budget=pb.Budget(max_cost_micro_usd=0, overrun_policy=pb.OVERRUN_POLICY_FAIL),
+        budget=pb.Budget(
+            max_cost_micro_usd=0, overrun_policy=pb.OVERRUN_POLICY_FAIL, deadline_slack=Duration(nanos=51_000_000)
+        ),
         tenant="acme",
         request_id="r-1",
         cache_control=pb.CACHE_CONTROL_BYPASS,

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import math
+import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -242,6 +243,23 @@ async def test_budget_larger_than_the_deadline(stub: RerankServiceStub) -> None:
     for timeout, least_ms in ((0.9, 100), (1.5, 700), (20.0, 10_000), (150.0, 100_000)):
         response = await stub.Rerank(message(*TEXTS, budget_ms=3_600_000.0), timeout=timeout)
         assert least_ms < response.decision.spendable.ToMilliseconds() <= timeout * 1e3 - 1
+
+
+async def test_time_before_a_request_is_read_counts(address: str) -> None:
+    """While the event loop is busy for 300 ms nobody reads the request; its deadline, 100 ms after the end of its
+    budget of 800 ms, tells how long that was. A caller who does not say by how much they differ gets the whole budget.
+    """
+    spent = message(*TEXTS, budget_ms=800.0)
+    spent.budget.deadline_slack.FromMilliseconds(100)
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(RERANK, response_deserializer=pb.RerankResponse.FromString)
+        unsaid = message(*TEXTS, budget_ms=800.0)
+        for sent, timeout, least_ms, most_ms in ((unsaid, 5.0, 798, 798), (spent, 0.9, 0, 600)):
+            await asyncio.to_thread(grpc.channel_ready_future(channel).result, TIMEOUT_S)
+            answer = asyncio.get_running_loop().run_in_executor(None, call, sent.SerializeToString(), timeout)
+            time.sleep(0.3)  # on the event loop, on purpose
+            response = await answer
+            assert least_ms <= response.decision.spendable.ToMilliseconds() <= most_ms
 
 
 async def test_expired_deadline(stub: RerankServiceStub, reranker: ScriptedReranker) -> None:

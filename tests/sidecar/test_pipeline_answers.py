@@ -93,6 +93,23 @@ async def test_the_smaller_of_budget_and_deadline_counts() -> None:
     assert parts.pipeline.explain(asked(budget_ms=30.0), 40.0, parts.clock()).spendable_ms == 28.0
 
 
+@pytest.mark.parametrize(
+    ("deadline_ms", "spendable_ms"),
+    [
+        (151.0, 98.0),  # read at once
+        (131.0, 78.0),  # read after 20 ms
+        (180.0, 98.0),  # gRPC rounds deadlines up; never more than the budget
+        (40.0, 0.0),  # the budget ended 11 ms ago, though the deadline has not
+        (None, 98.0),  # a caller without a deadline
+    ],
+)
+async def test_the_way_here_counts_where_the_deadline_tells_it(deadline_ms: float | None, spendable_ms: float) -> None:
+    """100 ms, and a deadline 51 ms after them: what was spent before the request was read, less the reserve of 2 ms."""
+    parts = rig(ScriptedReranker())
+    sent = asked(budget_ms=100.0, deadline_slack_ms=51.0)
+    assert parts.pipeline.explain(sent, deadline_ms, parts.clock()).spendable_ms == spendable_ms
+
+
 @pytest.mark.parametrize(("budget_ms", "deadline_ms"), [(0.0, None), (1.0, None), (None, 0.0), (None, -5.0)])
 async def test_no_time_is_first_stage_order_that_says_so(budget_ms: float | None, deadline_ms: float | None) -> None:
     """Invariant 5: zero budget, less than the reserve or an expired deadline: OK with BUDGET_TOO_SMALL."""

@@ -214,6 +214,20 @@ def test_negative_budget_is_refused(latency: Duration) -> None:
     assert "must not be negative" in error.description
 
 
+def test_negative_deadline_slack_is_refused() -> None:
+    """A deadline before the end of the budget names the field."""
+    error = refused(message(budget=pb.Budget(deadline_slack=Duration(nanos=-1))))
+    assert error.field == "budget.deadline_slack"
+    assert "must not be negative" in error.description
+
+
+def test_deadline_slack_is_optional() -> None:
+    """51 ms, none and zero are different things."""
+    assert parse(message(budget=pb.Budget(deadline_slack=Duration(nanos=51_000_000)))).deadline_slack_ms == 51.0
+    assert parse(message(budget=pb.Budget(deadline_slack=Duration()))).deadline_slack_ms == 0.0
+    assert parse(message(budget=pb.Budget())).deadline_slack_ms is None
+
+
 @pytest.mark.parametrize("seconds", [2**63 - 1, 315_576_000_001])
 def test_budget_beyond_what_a_duration_may_be_is_refused(seconds: int) -> None:
     """google.protobuf.Duration ends at 10,000 years; what lies beyond is damage, and could not be sent back."""

@@ -107,6 +107,8 @@ func (client *Client) ask(ctx context.Context, c *call) (*pb.RerankResponse, *fa
 	}
 	rpc, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.left()+c.slack)
 	request := c.withLatency(c.left())
+	// So the sidecar knows how long the request was under way before it was read.
+	request.Budget.DeadlineSlack = durationpb.New(c.reserve + c.slack)
 	replies := make(chan reply, 1)
 	var over atomic.Bool // the caller has left, or the reply has come: whoever sets it first
 	go func() {

@@ -672,6 +672,11 @@ type Budget struct {
 	MaxCostMicroUsd *uint64 `protobuf:"varint,2,opt,name=max_cost_micro_usd,json=maxCostMicroUsd,proto3,oneof" json:"max_cost_micro_usd,omitempty"`
 	// What to do when the plan can't be carried out in full.
 	OverrunPolicy OverrunPolicy `protobuf:"varint,3,opt,name=overrun_policy,json=overrunPolicy,proto3,enum=millirank.v1.OverrunPolicy" json:"overrun_policy,omitempty"`
+	// By how much the call's gRPC deadline is later than the end of `latency`, both counted from the moment of sending.
+	// With it, the time that a request is on its way and waits to be read counts as spent: what is left of the deadline,
+	// less this, is what is left of the latency. Without it the latency begins when the request is read. Clients of this
+	// project set it. Ignored without latency or without deadline; must not be negative.
+	DeadlineSlack *durationpb.Duration `protobuf:"bytes,4,opt,name=deadline_slack,json=deadlineSlack,proto3" json:"deadline_slack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -725,6 +730,13 @@ func (x *Budget) GetOverrunPolicy() OverrunPolicy {
 		return x.OverrunPolicy
 	}
 	return OverrunPolicy_OVERRUN_POLICY_UNSPECIFIED
+}
+
+func (x *Budget) GetDeadlineSlack() *durationpb.Duration {
+	if x != nil {
+		return x.DeadlineSlack
+	}
+	return nil
 }
 
 // What the router may choose from.
@@ -1341,11 +1353,12 @@ const file_millirank_v1_rerank_service_proto_rawDesc = "" +
 	"\n" +
 	"collection\x18\x01 \x01(\tR\n" +
 	"collection\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02idJ\x05\bd\x10\xc8\x01\"\xca\x01\n" +
+	"\x02id\x18\x02 \x01(\tR\x02idJ\x05\bd\x10\xc8\x01\"\x8c\x02\n" +
 	"\x06Budget\x123\n" +
 	"\alatency\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\alatency\x120\n" +
 	"\x12max_cost_micro_usd\x18\x02 \x01(\x04H\x00R\x0fmaxCostMicroUsd\x88\x01\x01\x12B\n" +
-	"\x0eoverrun_policy\x18\x03 \x01(\x0e2\x1b.millirank.v1.OverrunPolicyR\roverrunPolicyB\x15\n" +
+	"\x0eoverrun_policy\x18\x03 \x01(\x0e2\x1b.millirank.v1.OverrunPolicyR\roverrunPolicy\x12@\n" +
+	"\x0edeadline_slack\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rdeadlineSlackB\x15\n" +
 	"\x13_max_cost_micro_usd\"\xa6\x01\n" +
 	"\aRouting\x122\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2\x16.millirank.v1.StrategyR\bstrategy\x12\x1a\n" +
@@ -1480,33 +1493,34 @@ var file_millirank_v1_rerank_service_proto_depIdxs = []int32{
 	8,  // 5: millirank.v1.Document.indexed_ref:type_name -> millirank.v1.IndexedRef
 	19, // 6: millirank.v1.Budget.latency:type_name -> google.protobuf.Duration
 	0,  // 7: millirank.v1.Budget.overrun_policy:type_name -> millirank.v1.OverrunPolicy
-	20, // 8: millirank.v1.Routing.strategy:type_name -> millirank.v1.Strategy
-	20, // 9: millirank.v1.Routing.allowed:type_name -> millirank.v1.Strategy
-	12, // 10: millirank.v1.RerankResponse.results:type_name -> millirank.v1.Result
-	21, // 11: millirank.v1.RerankResponse.decision:type_name -> millirank.v1.Decision
-	3,  // 12: millirank.v1.RerankResponse.completeness:type_name -> millirank.v1.Completeness
-	13, // 13: millirank.v1.RerankResponse.degradations:type_name -> millirank.v1.Degradation
-	14, // 14: millirank.v1.RerankResponse.timing:type_name -> millirank.v1.Timing
-	15, // 15: millirank.v1.RerankResponse.usage:type_name -> millirank.v1.Usage
-	5,  // 16: millirank.v1.RerankResponse.cache_status:type_name -> millirank.v1.CacheStatus
-	2,  // 17: millirank.v1.Result.score_source:type_name -> millirank.v1.ScoreSource
-	4,  // 18: millirank.v1.Degradation.reason:type_name -> millirank.v1.DegradationReason
-	19, // 19: millirank.v1.Timing.total:type_name -> google.protobuf.Duration
-	19, // 20: millirank.v1.Timing.route:type_name -> google.protobuf.Duration
-	19, // 21: millirank.v1.Timing.queue:type_name -> google.protobuf.Duration
-	19, // 22: millirank.v1.Timing.score:type_name -> google.protobuf.Duration
-	6,  // 23: millirank.v1.ExplainRouteRequest.request:type_name -> millirank.v1.RerankRequest
-	21, // 24: millirank.v1.ExplainRouteResponse.decision:type_name -> millirank.v1.Decision
-	22, // 25: millirank.v1.ExplainRouteResponse.traits:type_name -> millirank.v1.Traits
-	6,  // 26: millirank.v1.RerankService.Rerank:input_type -> millirank.v1.RerankRequest
-	16, // 27: millirank.v1.RerankService.ExplainRoute:input_type -> millirank.v1.ExplainRouteRequest
-	11, // 28: millirank.v1.RerankService.Rerank:output_type -> millirank.v1.RerankResponse
-	17, // 29: millirank.v1.RerankService.ExplainRoute:output_type -> millirank.v1.ExplainRouteResponse
-	28, // [28:30] is the sub-list for method output_type
-	26, // [26:28] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	19, // 8: millirank.v1.Budget.deadline_slack:type_name -> google.protobuf.Duration
+	20, // 9: millirank.v1.Routing.strategy:type_name -> millirank.v1.Strategy
+	20, // 10: millirank.v1.Routing.allowed:type_name -> millirank.v1.Strategy
+	12, // 11: millirank.v1.RerankResponse.results:type_name -> millirank.v1.Result
+	21, // 12: millirank.v1.RerankResponse.decision:type_name -> millirank.v1.Decision
+	3,  // 13: millirank.v1.RerankResponse.completeness:type_name -> millirank.v1.Completeness
+	13, // 14: millirank.v1.RerankResponse.degradations:type_name -> millirank.v1.Degradation
+	14, // 15: millirank.v1.RerankResponse.timing:type_name -> millirank.v1.Timing
+	15, // 16: millirank.v1.RerankResponse.usage:type_name -> millirank.v1.Usage
+	5,  // 17: millirank.v1.RerankResponse.cache_status:type_name -> millirank.v1.CacheStatus
+	2,  // 18: millirank.v1.Result.score_source:type_name -> millirank.v1.ScoreSource
+	4,  // 19: millirank.v1.Degradation.reason:type_name -> millirank.v1.DegradationReason
+	19, // 20: millirank.v1.Timing.total:type_name -> google.protobuf.Duration
+	19, // 21: millirank.v1.Timing.route:type_name -> google.protobuf.Duration
+	19, // 22: millirank.v1.Timing.queue:type_name -> google.protobuf.Duration
+	19, // 23: millirank.v1.Timing.score:type_name -> google.protobuf.Duration
+	6,  // 24: millirank.v1.ExplainRouteRequest.request:type_name -> millirank.v1.RerankRequest
+	21, // 25: millirank.v1.ExplainRouteResponse.decision:type_name -> millirank.v1.Decision
+	22, // 26: millirank.v1.ExplainRouteResponse.traits:type_name -> millirank.v1.Traits
+	6,  // 27: millirank.v1.RerankService.Rerank:input_type -> millirank.v1.RerankRequest
+	16, // 28: millirank.v1.RerankService.ExplainRoute:input_type -> millirank.v1.ExplainRouteRequest
+	11, // 29: millirank.v1.RerankService.Rerank:output_type -> millirank.v1.RerankResponse
+	17, // 30: millirank.v1.RerankService.ExplainRoute:output_type -> millirank.v1.ExplainRouteResponse
+	29, // [29:31] is the sub-list for method output_type
+	27, // [27:29] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_millirank_v1_rerank_service_proto_init() }

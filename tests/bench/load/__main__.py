@@ -21,11 +21,11 @@ from tests.bench.progress import Steps
 from tests.bench.report import BenchError, prepare
 
 _OUT = Path("build/bench/load.json")
-_LOG_WIDTH = 200
+_LOG_WIDTH = 220
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130
-# Of the whole time: what a trial of the capacity, a rate and a part of the step take.
-_TRIAL_SHARE, _RATE_SHARE, _STEP_SHARE = 0.012, 0.035, 0.025
+# Of the whole time: what a trial of the capacity, a rate, a part of the step and the requests before each take.
+_TRIAL_SHARE, _RATE_SHARE, _STEP_SHARE, _WARM_UP_SHARE = 0.012, 0.03, 0.022, 0.005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare(parsed.out)
         report = _measure(console, parsed)
+        for name, run in report.runs.items():
+            show(console, name, run)
         show_figures(console, report)
         report.write(parsed.out)
         draw(parsed.out.with_suffix(".png"), report.runs, report.capacity_per_s)
@@ -80,16 +82,18 @@ def _minutes(text: str) -> float:
 
 def _measure(console: Console, parsed: argparse.Namespace) -> LoadReport:
     seconds = 60.0 * (2.0 if parsed.quick else parsed.minutes)
-    durations = Durations(_TRIAL_SHARE * seconds, _RATE_SHARE * seconds, _STEP_SHARE * seconds)
+    durations = Durations(
+        trial_s=_TRIAL_SHARE * seconds,
+        rate_s=_RATE_SHARE * seconds,
+        step_s=_STEP_SHARE * seconds,
+        warm_up_s=_WARM_UP_SHARE * seconds,
+    )
     began = time.monotonic()
     cpus = split_cpus()
     with tempfile.TemporaryDirectory(prefix="millirank-load-") as folder, Steps(console) as steps:
         bench = Bench(Path(folder), steps, Traffic(), durations, cpus)
         capacity = parsed.capacity or bench.capacity()
-        runs = {}
-        for name in parsed.order or ORDERS:
-            runs[name] = bench.run(name, {**ORDERS[name]}, capacity, parsed.factor or FACTORS)
-            show(console, name, runs[name])
+        runs = bench.runs(parsed.order or tuple(ORDERS), capacity, parsed.factor or FACTORS)
     return LoadReport(capacity, runs, cpus, durations, time.monotonic() - began)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from tests.bench.connection import connect
 from tests.bench.load import meters
 from tests.bench.load.generator import Forced, Kind, Seen, send
 from tests.bench.load.summary import Summary, recovery_s, summarise
-from tests.bench.load.traffic import CANDIDATES, Rate, Traffic
+from tests.bench.load.traffic import CANDIDATES, Arrival, Rate, Traffic
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError
 
@@ -34,7 +35,7 @@ _CAPACITY_BUDGET_MS = 1000.0
 _COMPLETE = 0.99
 _TRIALS = 6
 _MOST = 1.3  # times what one request after the other achieves
-_WARM_UP_S = 4.0
+_WARM_UP_FACTOR = 0.5
 LEFT_OUT = ("minilm-l6",)
 # Nothing is kept: every request costs what it costs. Late interaction lives on what it keeps, so it is left out.
 SETTINGS: Mapping[str, str] = {
@@ -54,11 +55,22 @@ ORDERS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Seconds of one trial of the capacity, of one rate, and of each part of the step."""
+    """Seconds of one trial of the capacity, of one rate, of each part of the step, and of the requests before a rate
+    that do not count: a sidecar that has waited for its turn has to find its pace again."""
 
     trial_s: float
     rate_s: float
     step_s: float
+    warm_up_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """One that serves, and what it exports to."""
+
+    target: str
+    process: subprocess.Popen[bytes]
+    collector: Collector
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +121,15 @@ class Bench:
     def capacity(self) -> float:
         """Requests a second: the highest rate at which a forced reranker completes `_COMPLETE` of its requests."""
         self._steps.begin("capacity", _TRIALS + 1)
-        with self._sidecar("capacity", {}) as (target, _):
+        with self._sidecar("capacity", {}) as sidecar:
             self._steps.now("one request after the other")
-            alone_per_s = self._on_loop(target, self._alone)
+            alone_per_s = self._on_loop(sidecar.target, self._alone)
             self._steps.done()
             low, high = 0.0, _MOST * alone_per_s
             for trial in range(_TRIALS):
                 per_s = (max(low, 0.5 * alone_per_s) + high) / 2
                 self._steps.now(f"{per_s:.1f} requests/s")
-                if self._complete(target, per_s, trial) >= _COMPLETE:
+                if self._complete(sidecar.target, per_s, trial) >= _COMPLETE:
                     low = per_s
                 else:
                     high = per_s
@@ -126,40 +138,55 @@ class Bench:
             raise BenchError(f"{RERANKER} does not even complete half of the {alone_per_s:.1f} requests/s that it can")
         return low
 
-    def run(self, order: str, settings: Mapping[str, str], capacity: float, factors: Sequence[float]) -> Run:
-        """All rates one after the other in one sidecar, then the step."""
-        self._steps.begin(order, len(factors) + 2)
-        with self._sidecar(order, settings) as (target, collector):
-            self._steps.now("warming up")
-            self._phase(target, collector, [Rate(0.5 * capacity, _WARM_UP_S)], seed=0)
-            self._steps.done()
-            rates = {}
-            for number, factor in enumerate(factors, start=1):
-                self._steps.now(f"{factor:g} times the capacity")
-                rate = Rate(factor * capacity, self._durations.rate_s)
-                _, rates[factor] = self._phase(target, collector, [rate], seed=number)
+    def runs(self, orders: Sequence[str], capacity: float, factors: Sequence[float]) -> Mapping[str, Run]:
+        """Every rate in one order of work after the other, then the step: what else the machine does meanwhile meets
+        all of them alike."""
+        rates: dict[str, dict[float, Summary]] = {order: {} for order in orders}
+        steps = {}
+        with contextlib.ExitStack() as stack:
+            self._steps.begin("sidecars", len(orders))
+            sidecars = {}
+            for order in orders:
+                self._steps.now(order)
+                sidecars[order] = stack.enter_context(self._sidecar(order, ORDERS[order]))
                 self._steps.done()
-            step = self._step(target, collector, capacity)
-            self._steps.done()
-        return Run(rates, step)
+            for number, factor in enumerate(factors, start=1):
+                self._steps.begin(f"{factor:g} times", len(orders))
+                rate = [Rate(factor * capacity, self._durations.rate_s)]
+                for order, sidecar in sidecars.items():
+                    self._steps.now(order)
+                    _, rates[order][factor] = self._phase(sidecar, rate, capacity, seed=number)
+                    self._steps.done()
+            self._steps.begin("step " + " -> ".join(f"{factor:g}" for factor in STEP), len(orders))
+            for order, sidecar in sidecars.items():
+                self._steps.now(order)
+                steps[order] = self._step(sidecar, capacity)
+                self._steps.done()
+        return {order: Run(rates[order], steps[order]) for order in orders}
 
-    def _step(self, target: str, collector: Collector, capacity: float) -> Step:
-        self._steps.now("step " + " -> ".join(f"{factor:g}" for factor in STEP))
+    def _step(self, sidecar: Sidecar, capacity: float) -> Step:
         seconds = self._durations.step_s
         parts = [Rate(factor * capacity, seconds) for factor in STEP]
-        seen, summary = self._phase(target, collector, parts, seed=100)
+        seen, summary = self._phase(sidecar, parts, capacity, seed=100)
         return Step(seen, summary, seconds, 2 * seconds, recovery_s(seen, seconds, 2 * seconds))
 
     def _phase(
-        self, target: str, collector: Collector, rates: Sequence[Rate], seed: int
+        self, sidecar: Sidecar, rates: Sequence[Rate], capacity: float, seed: int
     ) -> tuple[Sequence[Seen], Summary]:
+        warm_up = self._traffic.arrivals([Rate(_WARM_UP_FACTOR * capacity, self._durations.warm_up_s)], seed=0)
+        self._send(sidecar, warm_up)
         arrivals = self._traffic.arrivals(rates, seed)
-        earlier = meters.read(collector)
-        seen = self._on_loop(target, lambda client: send(client, arrivals, Forced(), self._steps.at))
-        later = meters.read(collector)
+        pid = sidecar.process.pid
+        earlier, others_ms, began = meters.read(sidecar.collector), meters.others_ms(pid), time.monotonic()
+        seen = self._send(sidecar, arrivals)
+        others = (meters.others_ms(pid) - others_ms) / 1e3 / (time.monotonic() - began)
+        later = meters.read(sidecar.collector)
         seconds = sum(rate.seconds for rate in rates)
         computed_ms = later.computed_ms - earlier.computed_ms
-        return seen, summarise(seen, seconds, computed_ms, later.lag_p99_ms(earlier))
+        return seen, summarise(seen, seconds, computed_ms, later.lag_p99_ms(earlier), others)
+
+    def _send(self, sidecar: Sidecar, arrivals: Sequence[Arrival]) -> list[Seen]:
+        return self._on_loop(sidecar.target, lambda client: send(client, arrivals, Forced(), self._steps.at))
 
     def _complete(self, target: str, per_s: float, trial: int) -> float:
         """Share of the requests at this rate of which every candidate was scored."""
@@ -193,7 +220,7 @@ class Bench:
         return asyncio.run(connected())
 
     @contextlib.contextmanager
-    def _sidecar(self, name: str, settings: Mapping[str, str]) -> Iterator[tuple[str, Collector]]:
+    def _sidecar(self, name: str, settings: Mapping[str, str]) -> Iterator[Sidecar]:
         """A sidecar on its own CPUs with every model ready, and what it exports to."""
         with Collector() as collector, contextlib.ExitStack() as stack:
             with _on_cpus(self._cpus.sidecar):  # children inherit it
@@ -202,7 +229,7 @@ class Bench:
             with _on_cpus(self._cpus.generator):
                 with connect(child.tcp) as connection:
                     settle(connection, LEFT_OUT).require_all()
-                yield child.tcp, collector
+                yield Sidecar(child.tcp, child.process, collector)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from tests.bench import processes
 from tests.bench.collector import Collector
 from tests.bench.report import BenchError
 
@@ -51,6 +54,15 @@ def read(collector: Collector) -> Reading:
     return Reading(
         tuple(lag.explicit_bounds), tuple(lag.bucket_counts), sum(point.as_double or point.as_int for point in points)
     )
+
+
+def others_ms(sidecar: int) -> float:
+    """CPU time that all CPUs have spent since the machine's start on processes other than this one and the sidecar with
+    its children, in ms; right to a few clock ticks of 10 ms each (proc_stat(5))."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _waits, irq, softirq, steal = ticks
+    all_ms = (user + nice + system + irq + softirq + steal) * 1e3 / os.sysconf("SC_CLK_TCK")
+    return all_ms - sum(processes.cpu_ms(pid) for pid in (os.getpid(), *processes.tree(sidecar)))
 
 
 def _await_another(collector: Collector) -> None:

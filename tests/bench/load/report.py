@@ -18,7 +18,8 @@ from tests.bench.load.summary import Summary
 from tests.bench.report import BenchError, machine, versions
 
 OWN = "mandatory first"
-EDF = "edf"
+_ENDINGS = {OWN: "", "edf": "_edf", "fifo": "_fifo"}
+_OVERLOAD = (2.0, 5.0, 10.0)
 _SHARES = ("in_budget", "useful", "full", "partial", "first_stage", "fallback", "coverage", "wasted")
 _TIMES = ("p50_ms", "p99_ms", "p999_ms", "loop_lag_p99_ms", "generator_lag_p99_ms")
 
@@ -43,9 +44,10 @@ class LoadReport:
             "client_fallback_worst": max(one.fallback for one in phases),
             "loop_lag_p99_ms": max(one.loop_lag_p99_ms for one in phases),
         }
-        for name, order in (("useful_2x", OWN), ("useful_2x_edf", EDF), ("useful_2x_fifo", "fifo")):
-            if order in self.runs and 2.0 in self.runs[order].rates:
-                figures[name] = self.runs[order].rates[2.0].useful
+        for factor in _OVERLOAD:
+            for order, ending in _ENDINGS.items():
+                if order in self.runs and factor in self.runs[order].rates:
+                    figures[f"useful_{factor:g}x{ending}"] = self.runs[order].rates[factor].useful
         return figures
 
     def as_json(self) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class LoadReport:
 def show(console: Console, name: str, run: Run) -> None:
     """One order of work as a table."""
     table = Table(title=f"Order of work: {name}", title_justify="left", title_style="bold")
-    for column in ("rate", "requests", "/s", *_SHARES, "errors", *_TIMES):
+    for column in ("rate", "requests", "/s", *_SHARES, "errors", *_TIMES, "other CPUs"):
         table.add_column(column.removesuffix("_ms").replace("_", " "), justify="right")
     for factor, summary in run.rates.items():
         table.add_row(f"{factor:g}x", *_cells(summary))
@@ -103,6 +105,7 @@ def show_figures(console: Console, report: LoadReport) -> None:
         "times in ms, from the scheduled moment; budgets 50, 100 and 200 ms alike; nothing is cached",
         f"generator on CPU {sorted(report.cpus.generator)}, sidecar and model on CPU {sorted(report.cpus.sidecar)}",
         "useful: from the sidecar, in time, 16 documents or more scored; wasted: computed, but nobody got it in time",
+        "other CPUs: busy with other processes meanwhile; the orders of work take turns at each rate",
     )
     for note in notes:
         console.print(f"  {note}", style="dim", highlight=False, markup=False)
@@ -111,7 +114,8 @@ def show_figures(console: Console, report: LoadReport) -> None:
 def _cells(summary: Summary) -> list[str]:
     shares = [f"{getattr(summary, name):.3f}" for name in _SHARES]
     times = [_ms(getattr(summary, name)) for name in _TIMES]
-    return [str(summary.requests), f"{summary.per_s:.1f}", *shares, str(summary.errors), *times]
+    counts = (str(summary.requests), f"{summary.per_s:.1f}")
+    return [*counts, *shares, str(summary.errors), *times, f"{summary.other_cpus:.2f}"]
 
 
 def _ms(value: float) -> str:

@@ -17,7 +17,9 @@ _AS_BEFORE = 0.05  # a share may be this much lower and count as recovered
 class Summary:
     """One phase. Shares are of all requests that were sent; times in ms; ``coverage`` is scored / all candidates.
 
-    ``wasted`` is the share of the models' computing time whose scores reached nobody in time.
+    ``wasted`` is the share of the models' computing time whose scores reached nobody in time; ``other_cpus`` is how
+    many CPUs were busy with something else than sidecar and generator meanwhile: with more than a little, the times
+    say something about that, too.
     """
 
     requests: int
@@ -36,9 +38,12 @@ class Summary:
     wasted: float
     loop_lag_p99_ms: float
     generator_lag_p99_ms: float
+    other_cpus: float
 
 
-def summarise(seen: Sequence[Seen], seconds: float, computed_ms: float, loop_lag_p99_ms: float) -> Summary:
+def summarise(
+    seen: Sequence[Seen], seconds: float, computed_ms: float, loop_lag_p99_ms: float, other_cpus: float
+) -> Summary:
     """``computed_ms`` is what the models have computed meanwhile. Raises ValueError where nothing was sent."""
     if not seen:
         raise ValueError("no request was sent: the phase is too short for its rate")
@@ -61,6 +66,7 @@ def summarise(seen: Sequence[Seen], seconds: float, computed_ms: float, loop_lag
         wasted=max(0.0, 1.0 - used_ms / computed_ms) if computed_ms else 0.0,
         loop_lag_p99_ms=loop_lag_p99_ms,
         generator_lag_p99_ms=quantile([one.lag_ms for one in seen], 0.99),
+        other_cpus=other_cpus,
     )
 
 

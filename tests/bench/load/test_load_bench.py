@@ -63,7 +63,7 @@ def test_summary_by_hand() -> None:
         Seen(0.0, 50.0, 2.0, 51.0, Kind.FALLBACK),
         Seen(0.0, 50.0, 0.0, 5.0, Kind.FIRST_STAGE),
     ]
-    summary = summarise(four, seconds=2.0, computed_ms=40.0, loop_lag_p99_ms=1.0)
+    summary = summarise(four, seconds=2.0, computed_ms=40.0, loop_lag_p99_ms=1.0, other_cpus=0.5)
     assert (summary.full, summary.partial, summary.fallback, summary.first_stage) == (0.25, 0.25, 0.25, 0.25)
     assert (summary.useful, summary.in_budget, summary.errors) == (0.5, 1.0, 0)
     assert summary.coverage == pytest.approx(70 / 200)

@@ -71,8 +71,10 @@ class RerankCall(Generic[T]):
         return max(0.0, self.left_ms() + self._slack_ms) / 1e3
 
     def message(self) -> bytes:
-        """The request to send now, with what the sidecar may still spend."""
-        return self._encoded + encode_latency(self.left_ms() - self._reserve_ms)
+        """The request to send now, with what the sidecar may still spend, and what `rpc_timeout_s` adds to that: the
+        sidecar then knows how long the request was under way before it was read.
+        """
+        return self._encoded + encode_latency(self.left_ms() - self._reserve_ms, self._reserve_ms + self._slack_ms)
 
     def message_without_clock(self) -> bytes:
         """The request with its whole budget, as if it had just come in: for ExplainRoute."""

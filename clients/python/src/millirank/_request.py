@@ -110,8 +110,9 @@ def encode_request(query: str, documents: Sequence[T], extractors: Extractors[T]
     return message.SerializeToString()
 
 
-def encode_latency(latency_ms: float) -> bytes:
-    """The budget's latency as a message of its own, to be appended to `encode_request`.
+def encode_latency(latency_ms: float, deadline_slack_ms: float | None = None) -> bytes:
+    """The budget's latency, and by how much the deadline is later, as a message of its own, to be appended to
+    `encode_request`.
 
     Encoding a thousand documents takes several ms. So that those count, the budget is written last; joining
     two encodings of a message merges their fields (protobuf.dev/programming-guides/encoding, "Last One
@@ -119,6 +120,8 @@ def encode_latency(latency_ms: float) -> bytes:
     """
     message = pb.RerankRequest()
     message.budget.latency.FromNanoseconds(max(0, round(latency_ms * 1e6)))
+    if deadline_slack_ms is not None:
+        message.budget.deadline_slack.FromNanoseconds(round(deadline_slack_ms * 1e6))
     return message.SerializeToString()
 
 

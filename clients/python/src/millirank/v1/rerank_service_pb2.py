@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from millirank.v1 import decision_pb2 as millirank_dot_v1_dot_decision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millirank/v1/rerank_service.proto\x12\x0cmillirank.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bmillirank/v1/decision.proto\"\xcf\x02\n\rRerankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63orpus\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12)\n\tdocuments\x18\x04 \x03(\x0b\x32\x16.millirank.v1.Document\x12\r\n\x05top_n\x18\x05 \x01(\r\x12$\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x14.millirank.v1.Budget\x12&\n\x07routing\x18\x07 \x01(\x0b\x32\x15.millirank.v1.Routing\x12\x13\n\x0binstruction\x18\x08 \x01(\t\x12\x16\n\tmin_score\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x31\n\rcache_control\x18\n \x01(\x0e\x32\x1a.millirank.v1.CacheControl\x12\x0e\n\x06tenant\x18\x0b \x01(\tB\x0c\n\n_min_scoreJ\x05\x08\x64\x10\xc8\x01\"\xc0\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x34\n\x07signals\x18\x03 \x03(\x0b\x32#.millirank.v1.Document.SignalsEntry\x12-\n\x0bindexed_ref\x18\x04 \x01(\x0b\x32\x18.millirank.v1.IndexedRef\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x05\x08\x64\x10\xc8\x01\"3\n\nIndexedRef\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\tJ\x05\x08\x64\x10\xc8\x01\"\xa1\x01\n\x06\x42udget\x12*\n\x07latency\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12max_cost_micro_usd\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x33\n\x0eoverrun_policy\x18\x03 \x01(\x0e\x32\x1b.millirank.v1.OverrunPolicyB\x15\n\x13_max_cost_micro_usd\"\x80\x01\n\x07Routing\x12(\n\x08strategy\x18\x01 \x01(\x0e\x32\x16.millirank.v1.Strategy\x12\x10\n\x08reranker\x18\x02 \x01(\t\x12\'\n\x07\x61llowed\x18\x03 \x03(\x0e\x32\x16.millirank.v1.Strategy\x12\x10\n\x08rerank_k\x18\x04 \x01(\r\"\xd3\x02\n\x0eRerankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07results\x18\x02 \x03(\x0b\x32\x14.millirank.v1.Result\x12(\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\x16.millirank.v1.Decision\x12\x30\n\x0c\x63ompleteness\x18\x04 \x01(\x0e\x32\x1a.millirank.v1.Completeness\x12/\n\x0c\x64\x65gradations\x18\x05 \x03(\x0b\x32\x19.millirank.v1.Degradation\x12$\n\x06timing\x18\x06 \x01(\x0b\x32\x14.millirank.v1.Timing\x12\"\n\x05usage\x18\x07 \x01(\x0b\x32\x13.millirank.v1.Usage\x12/\n\x0c\x63\x61\x63he_status\x18\x08 \x01(\x0e\x32\x19.millirank.v1.CacheStatus\"\xab\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\traw_score\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0cscore_source\x18\x05 \x01(\x0e\x32\x19.millirank.v1.ScoreSource\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x42\x08\n\x06_scoreB\x0c\n\n_raw_score\"N\n\x0b\x44\x65gradation\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.millirank.v1.DegradationReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xb0\x01\n\x06Timing\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05route\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05score\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\x05Usage\x12\r\n\x05pairs\x18\x01 \x01(\r\x12\x14\n\x0c\x63\x61\x63hed_pairs\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x16\n\x0e\x63ost_micro_usd\x18\x04 \x01(\x04\"C\n\x13\x45xplainRouteRequest\x12,\n\x07request\x18\x01 \x01(\x0b\x32\x1b.millirank.v1.RerankRequest\"f\n\x14\x45xplainRouteResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.millirank.v1.Decision\x12$\n\x06traits\x18\x02 \x01(\x0b\x32\x14.millirank.v1.Traits*h\n\rOverrunPolicy\x12\x1e\n\x1aOVERRUN_POLICY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aOVERRUN_POLICY_BEST_EFFORT\x10\x01\x12\x17\n\x13OVERRUN_POLICY_FAIL\x10\x02*^\n\x0c\x43\x61\x63heControl\x12\x1d\n\x19\x43\x41\x43HE_CONTROL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_CONTROL_USE\x10\x01\x12\x18\n\x14\x43\x41\x43HE_CONTROL_BYPASS\x10\x02*~\n\x0bScoreSource\x12\x1c\n\x18SCORE_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SCORE_SOURCE_FIRST_STAGE\x10\x01\x12\x18\n\x14SCORE_SOURCE_SIGNALS\x10\x02\x12\x19\n\x15SCORE_SOURCE_RERANKER\x10\x03*\x80\x01\n\x0c\x43ompleteness\x12\x1c\n\x18\x43OMPLETENESS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OMPLETENESS_FULL\x10\x01\x12\x18\n\x14\x43OMPLETENESS_PARTIAL\x10\x02\x12!\n\x1d\x43OMPLETENESS_FIRST_STAGE_ONLY\x10\x03*\xd0\x03\n\x11\x44\x65gradationReason\x12\"\n\x1e\x44\x45GRADATION_REASON_UNSPECIFIED\x10\x00\x12\'\n#DEGRADATION_REASON_BUDGET_TOO_SMALL\x10\x01\x12\'\n#DEGRADATION_REASON_BUDGET_EXHAUSTED\x10\x02\x12!\n\x1d\x44\x45GRADATION_REASON_OVERLOADED\x10\x03\x12 \n\x1c\x44\x45GRADATION_REASON_NOT_READY\x10\x04\x12$\n DEGRADATION_REASON_BACKEND_ERROR\x10\x05\x12&\n\"DEGRADATION_REASON_BACKEND_TIMEOUT\x10\x06\x12#\n\x1f\x44\x45GRADATION_REASON_CIRCUIT_OPEN\x10\x07\x12!\n\x1d\x44\x45GRADATION_REASON_BAD_OUTPUT\x10\x08\x12(\n$DEGRADATION_REASON_INDEX_UNAVAILABLE\x10\t\x12\x1f\n\x1b\x44\x45GRADATION_REASON_DRAINING\x10\n\x12\x1f\n\x1b\x44\x45GRADATION_REASON_INTERNAL\x10\x0b*q\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_STATUS_MISS\x10\x01\x12\x14\n\x10\x43\x41\x43HE_STATUS_HIT\x10\x02\x12\x17\n\x13\x43\x41\x43HE_STATUS_SHARED\x10\x03\x32\xab\x01\n\rRerankService\x12\x43\n\x06Rerank\x12\x1b.millirank.v1.RerankRequest\x1a\x1c.millirank.v1.RerankResponse\x12U\n\x0c\x45xplainRoute\x12!.millirank.v1.ExplainRouteRequest\x1a\".millirank.v1.ExplainRouteResponseBV\n\x0fio.millirank.v1P\x01ZAgithub.com/millirank/millirank/clients/go/millirankv1;millirankv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millirank/v1/rerank_service.proto\x12\x0cmillirank.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bmillirank/v1/decision.proto\"\xcf\x02\n\rRerankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63orpus\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12)\n\tdocuments\x18\x04 \x03(\x0b\x32\x16.millirank.v1.Document\x12\r\n\x05top_n\x18\x05 \x01(\r\x12$\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x14.millirank.v1.Budget\x12&\n\x07routing\x18\x07 \x01(\x0b\x32\x15.millirank.v1.Routing\x12\x13\n\x0binstruction\x18\x08 \x01(\t\x12\x16\n\tmin_score\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x31\n\rcache_control\x18\n \x01(\x0e\x32\x1a.millirank.v1.CacheControl\x12\x0e\n\x06tenant\x18\x0b \x01(\tB\x0c\n\n_min_scoreJ\x05\x08\x64\x10\xc8\x01\"\xc0\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x34\n\x07signals\x18\x03 \x03(\x0b\x32#.millirank.v1.Document.SignalsEntry\x12-\n\x0bindexed_ref\x18\x04 \x01(\x0b\x32\x18.millirank.v1.IndexedRef\x1a.\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01J\x05\x08\x64\x10\xc8\x01\"3\n\nIndexedRef\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\tJ\x05\x08\x64\x10\xc8\x01\"\xd4\x01\n\x06\x42udget\x12*\n\x07latency\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12max_cost_micro_usd\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x33\n\x0eoverrun_policy\x18\x03 \x01(\x0e\x32\x1b.millirank.v1.OverrunPolicy\x12\x31\n\x0e\x64\x65\x61\x64line_slack\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\n\x13_max_cost_micro_usd\"\x80\x01\n\x07Routing\x12(\n\x08strategy\x18\x01 \x01(\x0e\x32\x16.millirank.v1.Strategy\x12\x10\n\x08reranker\x18\x02 \x01(\t\x12\'\n\x07\x61llowed\x18\x03 \x03(\x0e\x32\x16.millirank.v1.Strategy\x12\x10\n\x08rerank_k\x18\x04 \x01(\r\"\xd3\x02\n\x0eRerankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x07results\x18\x02 \x03(\x0b\x32\x14.millirank.v1.Result\x12(\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\x16.millirank.v1.Decision\x12\x30\n\x0c\x63ompleteness\x18\x04 \x01(\x0e\x32\x1a.millirank.v1.Completeness\x12/\n\x0c\x64\x65gradations\x18\x05 \x03(\x0b\x32\x19.millirank.v1.Degradation\x12$\n\x06timing\x18\x06 \x01(\x0b\x32\x14.millirank.v1.Timing\x12\"\n\x05usage\x18\x07 \x01(\x0b\x32\x13.millirank.v1.Usage\x12/\n\x0c\x63\x61\x63he_status\x18\x08 \x01(\x0e\x32\x19.millirank.v1.CacheStatus\"\xab\x01\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\traw_score\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12/\n\x0cscore_source\x18\x05 \x01(\x0e\x32\x19.millirank.v1.ScoreSource\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x42\x08\n\x06_scoreB\x0c\n\n_raw_score\"N\n\x0b\x44\x65gradation\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.millirank.v1.DegradationReason\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xb0\x01\n\x06Timing\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05route\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05score\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"T\n\x05Usage\x12\r\n\x05pairs\x18\x01 \x01(\r\x12\x14\n\x0c\x63\x61\x63hed_pairs\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x16\n\x0e\x63ost_micro_usd\x18\x04 \x01(\x04\"C\n\x13\x45xplainRouteRequest\x12,\n\x07request\x18\x01 \x01(\x0b\x32\x1b.millirank.v1.RerankRequest\"f\n\x14\x45xplainRouteResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.millirank.v1.Decision\x12$\n\x06traits\x18\x02 \x01(\x0b\x32\x14.millirank.v1.Traits*h\n\rOverrunPolicy\x12\x1e\n\x1aOVERRUN_POLICY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aOVERRUN_POLICY_BEST_EFFORT\x10\x01\x12\x17\n\x13OVERRUN_POLICY_FAIL\x10\x02*^\n\x0c\x43\x61\x63heControl\x12\x1d\n\x19\x43\x41\x43HE_CONTROL_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_CONTROL_USE\x10\x01\x12\x18\n\x14\x43\x41\x43HE_CONTROL_BYPASS\x10\x02*~\n\x0bScoreSource\x12\x1c\n\x18SCORE_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SCORE_SOURCE_FIRST_STAGE\x10\x01\x12\x18\n\x14SCORE_SOURCE_SIGNALS\x10\x02\x12\x19\n\x15SCORE_SOURCE_RERANKER\x10\x03*\x80\x01\n\x0c\x43ompleteness\x12\x1c\n\x18\x43OMPLETENESS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43OMPLETENESS_FULL\x10\x01\x12\x18\n\x14\x43OMPLETENESS_PARTIAL\x10\x02\x12!\n\x1d\x43OMPLETENESS_FIRST_STAGE_ONLY\x10\x03*\xd0\x03\n\x11\x44\x65gradationReason\x12\"\n\x1e\x44\x45GRADATION_REASON_UNSPECIFIED\x10\x00\x12\'\n#DEGRADATION_REASON_BUDGET_TOO_SMALL\x10\x01\x12\'\n#DEGRADATION_REASON_BUDGET_EXHAUSTED\x10\x02\x12!\n\x1d\x44\x45GRADATION_REASON_OVERLOADED\x10\x03\x12 \n\x1c\x44\x45GRADATION_REASON_NOT_READY\x10\x04\x12$\n DEGRADATION_REASON_BACKEND_ERROR\x10\x05\x12&\n\"DEGRADATION_REASON_BACKEND_TIMEOUT\x10\x06\x12#\n\x1f\x44\x45GRADATION_REASON_CIRCUIT_OPEN\x10\x07\x12!\n\x1d\x44\x45GRADATION_REASON_BAD_OUTPUT\x10\x08\x12(\n$DEGRADATION_REASON_INDEX_UNAVAILABLE\x10\t\x12\x1f\n\x1b\x44\x45GRADATION_REASON_DRAINING\x10\n\x12\x1f\n\x1b\x44\x45GRADATION_REASON_INTERNAL\x10\x0b*q\n\x0b\x43\x61\x63heStatus\x12\x1c\n\x18\x43\x41\x43HE_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41\x43HE_STATUS_MISS\x10\x01\x12\x14\n\x10\x43\x41\x43HE_STATUS_HIT\x10\x02\x12\x17\n\x13\x43\x41\x43HE_STATUS_SHARED\x10\x03\x32\xab\x01\n\rRerankService\x12\x43\n\x06Rerank\x12\x1b.millirank.v1.RerankRequest\x1a\x1c.millirank.v1.RerankResponse\x12U\n\x0c\x45xplainRoute\x12!.millirank.v1.ExplainRouteRequest\x1a\".millirank.v1.ExplainRouteResponseBV\n\x0fio.millirank.v1P\x01ZAgithub.com/millirank/millirank/clients/go/millirankv1;millirankv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,18 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017io.millirank.v1P\001ZAgithub.com/millirank/millirank/clients/go/millirankv1;millirankv1'
   _globals['_DOCUMENT_SIGNALSENTRY']._loaded_options = None
   _globals['_DOCUMENT_SIGNALSENTRY']._serialized_options = b'8\001'
-  _globals['_OVERRUNPOLICY']._serialized_start=2027
-  _globals['_OVERRUNPOLICY']._serialized_end=2131
-  _globals['_CACHECONTROL']._serialized_start=2133
-  _globals['_CACHECONTROL']._serialized_end=2227
-  _globals['_SCORESOURCE']._serialized_start=2229
-  _globals['_SCORESOURCE']._serialized_end=2355
-  _globals['_COMPLETENESS']._serialized_start=2358
-  _globals['_COMPLETENESS']._serialized_end=2486
-  _globals['_DEGRADATIONREASON']._serialized_start=2489
-  _globals['_DEGRADATIONREASON']._serialized_end=2953
-  _globals['_CACHESTATUS']._serialized_start=2955
-  _globals['_CACHESTATUS']._serialized_end=3068
+  _globals['_OVERRUNPOLICY']._serialized_start=2078
+  _globals['_OVERRUNPOLICY']._serialized_end=2182
+  _globals['_CACHECONTROL']._serialized_start=2184
+  _globals['_CACHECONTROL']._serialized_end=2278
+  _globals['_SCORESOURCE']._serialized_start=2280
+  _globals['_SCORESOURCE']._serialized_end=2406
+  _globals['_COMPLETENESS']._serialized_start=2409
+  _globals['_COMPLETENESS']._serialized_end=2537
+  _globals['_DEGRADATIONREASON']._serialized_start=2540
+  _globals['_DEGRADATIONREASON']._serialized_end=3004
+  _globals['_CACHESTATUS']._serialized_start=3006
+  _globals['_CACHESTATUS']._serialized_end=3119
   _globals['_RERANKREQUEST']._serialized_start=113
   _globals['_RERANKREQUEST']._serialized_end=448
   _globals['_DOCUMENT']._serialized_start=451
@@ -57,23 +57,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INDEXEDREF']._serialized_start=645
   _globals['_INDEXEDREF']._serialized_end=696
   _globals['_BUDGET']._serialized_start=699
-  _globals['_BUDGET']._serialized_end=860
-  _globals['_ROUTING']._serialized_start=863
-  _globals['_ROUTING']._serialized_end=991
-  _globals['_RERANKRESPONSE']._serialized_start=994
-  _globals['_RERANKRESPONSE']._serialized_end=1333
-  _globals['_RESULT']._serialized_start=1336
-  _globals['_RESULT']._serialized_end=1507
-  _globals['_DEGRADATION']._serialized_start=1509
-  _globals['_DEGRADATION']._serialized_end=1587
-  _globals['_TIMING']._serialized_start=1590
-  _globals['_TIMING']._serialized_end=1766
-  _globals['_USAGE']._serialized_start=1768
-  _globals['_USAGE']._serialized_end=1852
-  _globals['_EXPLAINROUTEREQUEST']._serialized_start=1854
-  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1921
-  _globals['_EXPLAINROUTERESPONSE']._serialized_start=1923
-  _globals['_EXPLAINROUTERESPONSE']._serialized_end=2025
-  _globals['_RERANKSERVICE']._serialized_start=3071
-  _globals['_RERANKSERVICE']._serialized_end=3242
+  _globals['_BUDGET']._serialized_end=911
+  _globals['_ROUTING']._serialized_start=914
+  _globals['_ROUTING']._serialized_end=1042
+  _globals['_RERANKRESPONSE']._serialized_start=1045
+  _globals['_RERANKRESPONSE']._serialized_end=1384
+  _globals['_RESULT']._serialized_start=1387
+  _globals['_RESULT']._serialized_end=1558
+  _globals['_DEGRADATION']._serialized_start=1560
+  _globals['_DEGRADATION']._serialized_end=1638
+  _globals['_TIMING']._serialized_start=1641
+  _globals['_TIMING']._serialized_end=1817
+  _globals['_USAGE']._serialized_start=1819
+  _globals['_USAGE']._serialized_end=1903
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=1905
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=1972
+  _globals['_EXPLAINROUTERESPONSE']._serialized_start=1974
+  _globals['_EXPLAINROUTERESPONSE']._serialized_end=2076
+  _globals['_RERANKSERVICE']._serialized_start=3122
+  _globals['_RERANKSERVICE']._serialized_end=3293
 # @@protoc_insertion_point(module_scope)

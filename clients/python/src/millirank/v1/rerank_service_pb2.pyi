@@ -143,14 +143,16 @@ class IndexedRef(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Budget(_message.Message):
-    __slots__ = ("latency", "max_cost_micro_usd", "overrun_policy")
+    __slots__ = ("latency", "max_cost_micro_usd", "overrun_policy", "deadline_slack")
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     MAX_COST_MICRO_USD_FIELD_NUMBER: _ClassVar[int]
     OVERRUN_POLICY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SLACK_FIELD_NUMBER: _ClassVar[int]
     latency: _duration_pb2.Duration
     max_cost_micro_usd: int
     overrun_policy: OverrunPolicy
-    def __init__(self, latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_cost_micro_usd: _Optional[int] = ..., overrun_policy: _Optional[_Union[OverrunPolicy, str]] = ...) -> None: ...
+    deadline_slack: _duration_pb2.Duration
+    def __init__(self, latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_cost_micro_usd: _Optional[int] = ..., overrun_policy: _Optional[_Union[OverrunPolicy, str]] = ..., deadline_slack: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Routing(_message.Message):
     __slots__ = ("strategy", "reranker", "allowed", "rerank_k")

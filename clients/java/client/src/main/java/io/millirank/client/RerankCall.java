@@ -52,8 +52,12 @@ final class RerankCall<T> {
     return Math.max(0, budgetNs + slackNs - elapsedNs());
   }
 
-  /** The request to send now, with what the sidecar may still spend. */
+  /**
+   * The request to send now, with what the sidecar may still spend, and what {@link #rpcTimeoutNs} adds to that: the
+   * sidecar then knows how long the request was under way before it was read.
+   */
   RerankRequest message() {
+    message.getBudgetBuilder().setDeadlineSlack(duration(reserveNs + slackNs));
     return withLatency(budgetNs - elapsedNs() - reserveNs);
   }
 
@@ -129,13 +133,15 @@ final class RerankCall<T> {
   }
 
   private RerankRequest withLatency(long ns) {
-    long latency = Math.max(0, ns);
-    message
-        .getBudgetBuilder()
-        .getLatencyBuilder()
-        .setSeconds(latency / 1_000_000_000)
-        .setNanos((int) (latency % 1_000_000_000));
+    message.getBudgetBuilder().setLatency(duration(Math.max(0, ns)));
     return message.build();
+  }
+
+  private static com.google.protobuf.Duration duration(long ns) {
+    return com.google.protobuf.Duration.newBuilder()
+        .setSeconds(ns / 1_000_000_000)
+        .setNanos((int) (ns % 1_000_000_000))
+        .build();
   }
 
   private Duration elapsed() {
