@@ -206,7 +206,8 @@ class Metrics:
         by_reranker = _one("millirank.reranker", decision.reranker)
         self._coverage.record(outcome.scored_k / decision.planned_k, by_reranker)
         if outcome.score_ms > 0 and not outcome.degradations and decision.predicted_p50_ms > 0:
-            taken_ms = timing.queue_ms + timing.score_ms
+            # All that was predicted: the queue, the model, and messages and fusing beside it.
+            taken_ms = timing.total_ms - timing.route_ms
             self._prediction.record(taken_ms / decision.predicted_p50_ms, by_reranker)
             held = (
                 "p50"
