@@ -68,6 +68,19 @@ bench-router: $(VENV)/dev ## what calibration and routing are worth: make bench-
 bench: $(VENV)/dev ## measure the sidecar against a bare gRPC echo; writes build/bench/sidecar.json
 	$(BIN)/python -m tests.bench
 
+.PHONY: bench-clients bench-frozen
+bench-clients: $(VENV)/dev ## what each client adds to a bare stub call, the sidecar to an echo; writes build/bench/clients.json
+	$(BIN)/python -m tests.bench.clients
+
+bench-frozen: $(VENV)/dev ## 10,000 calls at 50 ms to a frozen sidecar: p99.9 of each client beside bare timers
+	$(BIN)/python -m pytest -q tests/clients/test_client_frozen.py -k ten_thousand
+	@if command -v go >/dev/null; then cd clients/go && MILLIRANK_SIDECAR=$(CURDIR)/$(BIN)/millirank \
+		go test -count=1 -v -run TestFrozenSidecarCostsTheBudget ./e2e; \
+	else echo "SKIPPED: Go: no go toolchain found; install Go 1.26"; fi
+	@if command -v javac >/dev/null && command -v mvn >/dev/null; then $(MVN) --quiet --projects client test \
+		'-Dtest=SidecarProcessTest#tenThousand*'; \
+	else echo "SKIPPED: Java: no JDK or no Maven found; install a JDK 17 and Maven 3.8, or newer"; fi
+
 .PHONY: bench-load
 bench-load: $(VENV)/dev ## find the capacity, then load the sidecar at 0.5 to 10 times that; writes build/bench/load.json and .png
 	$(BIN)/python -m tests.bench.load $(if $(MINUTES),--minutes $(MINUTES))

@@ -183,13 +183,17 @@ def _section(
         }
         if one.method == RERANK:
             values["x_echo_p50"] = _ratio(one.p50_ms, echo[one.transport].p50_ms)
+            values["x_echo_p99"] = _ratio(one.p99_ms, echo[one.transport].p99_ms)
             values["x_same_size_p50"] = _ratio(one.p50_ms, canned[one.transport].p50_ms)
         rows.append(Row(f"{one.name}, {one.transport}", values))
     headline = next(one for one in series if one.name == TRACED and one.transport == "tcp")
     return Section(
         title=f"Passthrough: strategy NONE, {CANDIDATES} candidates of {CANDIDATE_BYTES} bytes",
         rows=rows,
-        figures={"passthrough_x_echo_p50": _ratio(headline.p50_ms, echo["tcp"].p50_ms).median},
+        figures={
+            "passthrough_x_echo_p50": _ratio(headline.p50_ms, echo["tcp"].p50_ms).median,
+            "passthrough_x_echo_p99": _ratio(headline.p99_ms, echo["tcp"].p99_ms).median,
+        },
         notes=(
             f"{rounds} rounds of {requests} sequential requests for each row, {_REQUESTS_A_TURN} at a turn, after one "
             "that does not count; median of the rounds (smallest-largest)",

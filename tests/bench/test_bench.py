@@ -54,7 +54,7 @@ def test_passthrough_report_has_its_shape(tmp_path: Path) -> None:
     assert len(rows) == 8
     for row in rows:
         is_sidecar = row["name"].startswith("sidecar")
-        ratios = {"x_echo_p50", "x_same_size_p50"} if is_sidecar else set()
+        ratios = {"x_echo_p50", "x_echo_p99", "x_same_size_p50"} if is_sidecar else set()
         assert set(row["values"]) == {"p50_ms", "p99_ms", "cpu_ms"} | ratios
         for figure in row["values"].values():
             assert 0 < figure["low"] <= figure["median"] <= figure["high"]

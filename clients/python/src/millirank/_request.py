@@ -83,10 +83,10 @@ def encode_request(query: str, documents: Sequence[T], extractors: Extractors[T]
     if not isinstance(query, str) or not query.strip():
         raise InvalidRequestError("query is empty or no str; pass the user's query", "query")
     message = pb.RerankRequest()
-    _set_text(message, "query", query, "query")
-    _set_text(message, "instruction", options.instruction, "instruction")
+    _set_text(message, "query", query)
+    _set_text(message, "instruction", options.instruction)
     for name in ("corpus", "tenant", "request_id"):
-        _set_text(message, name, getattr(options, name), name, _MAX_NAME)
+        _set_text(message, name, getattr(options, name), limit=_MAX_NAME)
     message.top_n = _count(options.top_n, "top_n")
     if options.min_score is not None:
         message.min_score = _number(options.min_score, "min_score")
@@ -99,7 +99,7 @@ def encode_request(query: str, documents: Sequence[T], extractors: Extractors[T]
         allowed=[_strategy(each, f"allowed[{i}]") for i, each in enumerate(options.allowed)],
         rerank_k=_count(options.rerank_k, "rerank_k"),
     )
-    _set_text(routing, "reranker", options.reranker, "reranker")
+    _set_text(routing, "reranker", options.reranker)
     message.routing.CopyFrom(routing)
     if options.max_cost_micro_usd is not None:
         message.budget.max_cost_micro_usd = _count(options.max_cost_micro_usd, "max_cost_micro_usd", bits=64)
@@ -126,7 +126,6 @@ def encode_latency(latency_ms: float, deadline_slack_ms: float | None = None) ->
 
 
 def _add_document(message: pb.RerankRequest, position: int, document: T, extractors: Extractors[T]) -> None:
-    where = f"documents[{position}]"
     text: object
     identifier: object = ""
     signals: object = None
@@ -137,6 +136,7 @@ def _add_document(message: pb.RerankRequest, position: int, document: T, extract
     elif isinstance(document, str):
         text = document
     elif extractors.text is None:
+        where = f"documents[{position}]"
         raise InvalidRequestError(
             f"{where} is a {type(document).__name__}; pass text= (a callable that returns its text), or pass "
             "millirank.Document or str objects",
@@ -151,25 +151,32 @@ def _add_document(message: pb.RerankRequest, position: int, document: T, extract
 
     # Attribute by attribute: three times as fast as documents.add(id=..., text=..., signals=...).
     added = message.documents.add()
-    _set_text(added, "text", text, f"{where}.text")
-    if identifier != "":
-        _set_text(added, "id", identifier, f"{where}.id", _MAX_ID)
-    if signals:
-        _set_signals(added, signals, f"{where}.signals")
-    if indexed_ref is not None:
-        _set_indexed_ref(added, indexed_ref, f"{where}.indexed_ref")
+    try:
+        _set_text(added, "text", text)
+        if identifier != "":
+            _set_text(added, "id", identifier, limit=_MAX_ID)
+        if signals:
+            _set_signals(added, signals)
+        if indexed_ref is not None:
+            _set_indexed_ref(added, indexed_ref)
+    except InvalidRequestError as error:
+        # Which document it is, is put into words only here: this runs for every candidate, within the budget.
+        where = f"documents[{position}]"
+        raise InvalidRequestError(f"{where}.{error}", f"{where}.{error.field}") from error.__cause__
 
 
-def _set_indexed_ref(added: pb.Document, indexed_ref: object, where: str) -> None:
+def _set_indexed_ref(added: pb.Document, indexed_ref: object) -> None:
+    where = "indexed_ref"
     if not isinstance(indexed_ref, tuple) or len(indexed_ref) != 2:
         raise InvalidRequestError(f"{where} is no (collection, id); pass a tuple of two str", where)
     for name, value in zip(("collection", "id"), indexed_ref, strict=True):
-        _set_text(added.indexed_ref, name, value, f"{where}.{name}", _MAX_ID)
+        _set_text(added.indexed_ref, name, value, f"{where}.{name}", limit=_MAX_ID)
         if not value:
             raise InvalidRequestError(f"{where}.{name} is empty; say where the document lies", f"{where}.{name}")
 
 
-def _set_signals(added: pb.Document, signals: object, where: str) -> None:
+def _set_signals(added: pb.Document, signals: object) -> None:
+    where = "signals"
     if not isinstance(signals, Mapping):
         raise InvalidRequestError(f"{where} is a {type(signals).__name__}; pass a mapping of name to score", where)
     if len(signals) > _MAX_SIGNALS:
@@ -178,8 +185,9 @@ def _set_signals(added: pb.Document, signals: object, where: str) -> None:
     for name, value in signals.items():
         if not isinstance(name, str):
             raise InvalidRequestError(f"{where} has the key {name!r}; signal names are str", where)
+        usual = type(value) is float and math.isfinite(value)
         try:
-            target[name] = _number(value, f"{where}[{name!r}]")
+            target[name] = value if usual else _number(value, f"{where}[{name!r}]")
         except UnicodeEncodeError as error:
             raise InvalidRequestError(f"{where} has a name with a lone surrogate", where) from error
 
@@ -188,9 +196,12 @@ def _set_text(
     message: pb.RerankRequest | pb.Routing | pb.Document | pb.IndexedRef,
     attribute: str,
     value: object,
-    where: str,
+    where: str = "",
+    *,
     limit: int | None = None,
 ) -> None:
+    """Set it, or raise `InvalidRequestError` for ``where``, by default the attribute."""
+    where = where or attribute
     if not isinstance(value, str):
         raise InvalidRequestError(f"{where} is a {type(value).__name__}; it has to be a str", where)
     if limit is not None and len(value) > limit:

@@ -17,6 +17,9 @@ from millirank.v1 import rerank_service_pb2 as pb
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
+# A third of the time that Ranked(...) takes, for every candidate of every answer.
+_make = tuple.__new__
+
 _OUTCOMES = {
     pb.COMPLETENESS_FULL: Outcome.RANKED,
     pb.COMPLETENESS_PARTIAL: Outcome.PARTIAL,
@@ -116,24 +119,26 @@ def decision_from(decision: decision_pb2.Decision) -> Decision:
 def _results(
     results: Sequence[pb.Result], documents: Sequence[T], *, top_n: int, may_omit: bool
 ) -> tuple[Ranked[T], ...]:
-    expected = min(top_n or len(documents), len(documents))
+    count = len(documents)
+    expected = min(top_n or count, count)
     if len(results) > expected or (len(results) < expected and not may_omit):
         raise UnusableAnswerError(f"{len(results)} results for {expected} expected ones")
-    seen = bytearray(len(documents))
+    seen = bytearray(count)
     ranked = []
     for result in results:
         index = result.index
-        if index >= len(documents):
-            raise UnusableAnswerError(f"result index {index} for {len(documents)} documents")
+        if index >= count:
+            raise UnusableAnswerError(f"result index {index} for {count} documents")
         if seen[index]:
             raise UnusableAnswerError(f"result index {index} came twice")
         seen[index] = 1
         scored = result.HasField("score")
         score = result.score if scored else None
         raw_score = result.raw_score if result.HasField("raw_score") else None
-        if not (math.isfinite(score or 0.0) and math.isfinite(raw_score or 0.0)):
-            raise UnusableAnswerError(f"the score of index {index} is not finite")
-        ranked.append(Ranked(documents[index], index, score, raw_score, scored, result.truncated))
+        for value in (score, raw_score) if scored or raw_score is not None else ():
+            if value is not None and not math.isfinite(value):
+                raise UnusableAnswerError(f"the score of index {index} is not finite")
+        ranked.append(_make(Ranked, (documents[index], index, score, raw_score, scored, result.truncated)))
     return tuple(ranked)
 
 
