@@ -115,12 +115,16 @@ def qrels(documents: Iterable[StdlibDocument], questions: Iterable[Question]) ->
 
 
 def default_cache_dir() -> Path:
-    """Where caches go: `$MILLIRANK_CACHE_DIR`, `$XDG_CACHE_HOME/millirank` or `~/.cache/millirank`."""
+    """Where caches go: `$MILLIRANK_CACHE_DIR`, `$XDG_CACHE_HOME/millirank` or `~/.cache/millirank`; for a user without
+    a home, as a container may have, `/var/cache/millirank`."""
     if own := os.environ.get("MILLIRANK_CACHE_DIR"):
         return Path(own)
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared) / "millirank"
-    return Path.home() / ".cache" / "millirank"
+    try:
+        return Path.home() / ".cache" / "millirank"
+    except RuntimeError:
+        return Path("/var/cache/millirank")
 
 
 def _cache_name() -> str:

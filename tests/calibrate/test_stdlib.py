@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -171,6 +172,18 @@ def test_damaged_cache_is_rebuilt(
     (tmp_path / good.name).write_bytes(broken)
     assert stdlib.documents(tmp_path, progress=False) == collection
     assert (tmp_path / good.name).read_bytes() == content
+
+
+def test_a_user_without_a_home_has_a_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run as a user of whom the system knows nothing; the sidecar looks there for models, and starts."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("MILLIRANK_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert stdlib.default_cache_dir() == Path("/var/cache/millirank")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 // Command search is a small search service over documentation: Bleve's BM25 finds 50 pages, Millirank puts them in
-// order within 50 ms. It prints both orders, and why the second is what it is.
+// order within 50 ms. It prints both orders, and why the second is what it is; or it serves them over HTTP.
 //
 //	millirank serve &
 //	millirank collection | search -sidecar 127.0.0.1:50051 "open a file for reading"
+//	millirank collection | search -sidecar 127.0.0.1:50051 -listen :8080    # GET /search?q=...
 //
 // With OTEL_EXPORTER_OTLP_ENDPOINT every search is a trace, from here to the chunks that the sidecar scored.
 package main
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -33,24 +35,27 @@ func main() {
 	err := run(ctx)
 	interrupted := ctx.Err() != nil
 	stop()
-	if interrupted {
+	switch {
+	case err == nil:
+	case interrupted:
 		os.Exit(130)
-	}
-	if err != nil {
+	default:
 		fmt.Fprintln(os.Stderr, "search:", err)
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context) (err error) {
-	target := flag.String("sidecar", "127.0.0.1:50051", "the sidecar: host:port or unix:/path")
+	target := flag.String("sidecar", sidecarTarget(), "the sidecar: host:port or unix:/path")
 	budget := flag.Duration("budget", 50*time.Millisecond, "what a query can wait for a better order")
+	pages := flag.String("pages", "", "file of pages (default: standard input)")
+	address := flag.String("listen", "", "host:port to answer GET /search?q=... on, instead of the queries given")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: search [-sidecar TARGET] [-budget TIME] QUERY... < pages.jsonl")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: search [-sidecar TARGET] [-budget TIME] [-pages FILE] QUERY...|-listen ADDRESS")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if flag.NArg() == 0 {
+	if flag.NArg() == 0 && *address == "" {
 		return fmt.Errorf("no query; try: search \"open a file for reading\"")
 	}
 	endTracing, err := setUpTracing(ctx)
@@ -59,7 +64,7 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, endTracing()) }()
 	started := time.Now()
-	index, err := NewIndex(os.Stdin)
+	index, err := readIndex(*pages)
 	if err != nil {
 		return fmt.Errorf("reading pages: %w", err)
 	}
@@ -71,9 +76,16 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	warmUp(ctx, client)
 
 	service := &Service{index: index, reranker: client, tracer: otel.Tracer("search"), budget: *budget}
+	if *address != "" {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *address)
+		if err != nil {
+			return err
+		}
+		return serve(ctx, listener, service)
+	}
+	warmUp(ctx, client)
 	for _, query := range flag.Args() {
 		answer, err := service.Search(ctx, query)
 		if err != nil {
@@ -82,6 +94,26 @@ func run(ctx context.Context) (err error) {
 		show(query, answer, *budget)
 	}
 	return nil
+}
+
+// sidecarTarget is where the pod says that the sidecar is, or where one listens by default.
+func sidecarTarget() string {
+	if target := os.Getenv("MILLIRANK_TARGET"); target != "" {
+		return target
+	}
+	return "127.0.0.1:50051"
+}
+
+func readIndex(path string) (*Index, error) {
+	if path == "" {
+		return NewIndex(os.Stdin)
+	}
+	pages, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = pages.Close() }()
+	return NewIndex(pages)
 }
 
 // warmUp waits until the sidecar has loaded its models. A service need not: it would serve first-stage order until then.

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -77,6 +79,55 @@ func TestServiceWithoutASidecar(t *testing.T) {
 	}
 	if !slices.Equal(answer.Ranking.Documents(), answer.Found) || answer.Ranking.Outcome != millirank.OutcomeFirstStage {
 		t.Errorf("answer is %+v", answer)
+	}
+}
+
+// Over HTTP a search answers in the first stage's order while there is no sidecar, and says so; told to end, the service
+// finishes and returns without an error.
+func TestServiceOverHTTP(t *testing.T) {
+	service := &Service{
+		index: newIndex(t), reranker: connect(t, milliranktest.DeadTarget()), tracer: trace.NewTracerProvider().Tracer("test"),
+		budget: 50 * time.Millisecond,
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, listener, service) }()
+
+	var answer found
+	get(t, listener, "/search?q=opening+a+file", http.StatusOK, &answer)
+	if want := []result{{"open", 1}, {"close", 2}}; !slices.Equal(answer.Results, want) {
+		t.Errorf("results are %v", answer.Results)
+	}
+	if answer.Outcome != string(millirank.OutcomeFirstStage) || answer.Strategy != "" {
+		t.Errorf("answer is %+v", answer)
+	}
+	get(t, listener, "/search", http.StatusBadRequest, nil)
+	get(t, listener, "/healthz", http.StatusOK, nil)
+	end()
+	if err := <-ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// get asks for a path, checks the status and decodes the body into into, unless that is nil.
+func get(t *testing.T, listener net.Listener, path string, status int, into any) {
+	t.Helper()
+	response, err := http.Get("http://" + listener.Addr().String() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != status {
+		t.Errorf("%s: %s", path, response.Status)
+	}
+	if into != nil {
+		if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
