@@ -104,6 +104,30 @@ fuzz: $(VENV)/dev ## look for bytes that a reader does not take well: make fuzz 
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) install --quiet $(LOCAL) -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz $(TARGETS) $(if $(MINUTES),--minutes $(MINUTES))
 
+# What the images install: every package, transitive ones too, with the digests of its files. The versions are those
+# that the tests run with, so that nothing ships that was not tested. TORCH_CPU: where uv finds torch's build for CPUs.
+TORCH_CPU ?= --torch-backend cpu
+PIN := $(BIN)/uv pip compile - --quiet --upgrade --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-package millirank --no-emit-package millirank-server --constraint tests/ragatouille-constraints.txt \
+	--custom-compile-command "make requirements" --output-file deploy/docker
+.PHONY: requirements
+requirements: $(VENV)/dev ## pin anew what the images install
+	printf '%s\n' cyclonedx-bom hatchling pip | $(PIN)/requirements-build.txt
+	printf '%s\n' ./clients/python . | $(PIN)/requirements-slim.txt
+	printf '%s\n' ./clients/python '.[ragatouille]' torch==2.13.0 | $(PIN)/requirements-full-cuda.txt
+	printf '%s\n' ./clients/python '.[ragatouille]' torch==2.13.0+cpu | $(PIN)/requirements-full-cpu.txt $(TORCH_CPU)
+
+.PHONY: sbom
+sbom: ## what the slim image installs, as CycloneDX: build/image/sbom.cdx.json
+	@rm -rf build/image/millirank build/image/tools && mkdir -p build/image
+	@for step in tools "requirements slim" millirank "sbom build/image/sbom.cdx.json"; do \
+		TARGET=build/image/millirank TOOLS=build/image/tools PYTHON=$(PYTHON) sh deploy/docker/install.sh $$step || exit 1; done
+	@du -sm build/image/millirank | sed 's/\t.*/ MB in all/'
+
+.PHONY: image-rootfs
+image-rootfs: ## build the slim image's files without a container engine, and try them out (root, Linux, debootstrap)
+	sh deploy/docker/rootfs.sh build/image
+
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
 SERVICES := millirank/v1/rerank_service.proto millirank/v1/admin_service.proto
 PROTOS := millirank/v1/decision.proto $(SERVICES)

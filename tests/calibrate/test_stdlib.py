@@ -175,7 +175,7 @@ def test_damaged_cache_is_rebuilt(
 
 
 def test_a_user_without_a_home_has_a_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container may run as a user of whom the system knows nothing; the sidecar looks there for models, and starts."""
+    """A container may run as a user whom the system does not know; the sidecar looks there for models, and starts."""
 
     def unknown(uid: int) -> None:
         raise KeyError(uid)
