@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from judged_cases import judged_lists, latency_samples
 
 from router.arms import Strategy
@@ -64,18 +62,20 @@ def found(lists: Sequence[JudgedList], *gains: Floats, seed: int = 0) -> TraitFi
     return fit
 
 
-@given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
-def test_noise_is_never_kept(seed: int) -> None:
-    """Gains that have nothing to do with the queries give no slopes; the finding says so, with the best trait."""
-    fit = found(asked(QUERIES, seed), *noise(QUERIES, seed))
-    assert fit.slopes == {}
-    assert fit.words.startswith(f"No trait predicts gains with signals bm25 (best: {fit.best}, ")
-    assert fit.words.endswith("of the variance out of sample; not kept).")
+@pytest.mark.parametrize("queries", [40, 100, 300])
+def test_noise_is_never_kept(queries: int) -> None:
+    """Gains that have nothing to do with the queries give no slopes; the finding says so, with the best trait.
+
+    The seeds are fixed: an error of two standard errors does happen, and a test must not fail by chance.
+    """
+    for seed in range(30):
+        fit = found(asked(queries, seed), *noise(queries, seed))
+        assert fit.slopes == {}, seed
+        assert fit.words.startswith(f"No trait predicts gains with signals bm25 (best alone: {fit.best}, ")
+        assert fit.words.endswith("of the variance out of sample; not kept).")
 
 
-@given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@pytest.mark.parametrize("seed", range(10))
 def test_a_planted_signal_is_found(seed: int) -> None:
     """One arm gains 0.25 with questions and loses 0.15 without: the slopes say that questions are better off by far,
     with that arm, and decisions with them gain."""

@@ -141,7 +141,7 @@ def test_the_arms_table_says_what_traits_predict() -> None:
         lists, samples, fitted, lambda half: fitted, ks=(10,), source=SOURCE, service=SERVICE, traits=[other, found]
     )
     assert arms(readout).notes == (
-        "No trait predicts gains with signals bm25+dense (best: margin, +1.3% of the variance out of sample; "
+        "No trait predicts gains with signals bm25+dense (best alone: margin, +1.3 % of the variance out of sample; "
         "not kept).",
     )
 
