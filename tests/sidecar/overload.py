@@ -34,6 +34,7 @@ CHUNK_MS, TOKEN_MS, SPREAD = 1.5, 0.8 / TOKENS, 0.12
 READ_MS, WRITE_MS = 0.9, 0.4
 CAPACITY_PER_S = 1000.0 / (CHUNK_MS + DOCUMENTS * TOKENS * TOKEN_MS + READ_MS + WRITE_MS + 1.5)
 _WAY_MS = 1.0  # from the caller to the sidecar and back
+SLACK_MS = 50.0
 
 
 class ModelledWorker:
@@ -151,9 +152,10 @@ def serve(order: Order, arrivals: Sequence[tuple[float, float]]) -> list[Served]
 
         async def one(at_s: float, budget_ms: float) -> None:
             await asyncio.sleep(at_s)
-            arrived = loop.time()
+            read = loop.time()  # the later, the more come at once
             worker.stall(READ_MS)
-            answer = await pipeline.rerank(_request(budget_ms - _WAY_MS), None, arrived)
+            deadline_left_ms = budget_ms + SLACK_MS - (read - at_s) * 1e3
+            answer = await pipeline.rerank(_request(budget_ms - _WAY_MS), deadline_left_ms, read)
             worker.stall(WRITE_MS)
             latency_ms = (loop.time() - at_s) * 1e3 + _WAY_MS
             served.append(Served(budget_ms, latency_ms, answer.outcome.scored_k, answer.outcome.degradations))
@@ -199,4 +201,9 @@ def _pipeline(loop: VirtualLoop, reranker: ModelledReranker) -> Pipeline:
 
 def _request(budget_ms: float) -> Request:
     candidates = (Candidate(str(rank), f"text {rank}", {"bm25": 20.0 - 0.1 * rank}) for rank in range(DOCUMENTS))
-    return Request("", "", "a query", tuple(candidates), budget_ms=budget_ms, use_cache=False)
+    return Request(
+        *("", "", "a query", tuple(candidates)),
+        budget_ms=budget_ms,
+        deadline_slack_ms=_WAY_MS + SLACK_MS,
+        use_cache=False,
+    )

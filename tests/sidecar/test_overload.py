@@ -30,3 +30,12 @@ def test_what_is_begun_under_overload_is_of_use() -> None:
 def test_without_overload_everybody_is_served_in_any_order() -> None:
     """At half the capacity at least 97 % have their first documents scored, whatever the order."""
     assert all(useful_share(order, 0.5) > 0.97 for order in Order)
+
+
+@pytest.mark.parametrize(("budget_ms", "least"), [(50.0, 1), (100.0, 4), (200.0, 10)])
+def test_twenty_at_once_are_all_answered_in_time(budget_ms: float, least: int) -> None:
+    """Ten times: twenty requests in the same moment with equal budgets. Reading them takes the loop 18 ms, so what is
+    left of a budget is less for each one; all the same nobody waits longer than its budget."""
+    served = serve(Order.MANDATORY_FIRST, [(burst * 0.7, budget_ms) for burst in range(10) for _ in range(20)])
+    assert not any(one.late for one in served)
+    assert sum(one.useful for one in served) >= 10 * least
