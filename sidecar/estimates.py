@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from router.arms import State, Strategy, Work
 from router.latency import LatencyEstimator, LatencyPrior, Pace
@@ -22,6 +23,11 @@ _UNKNOWN: Mapping[Strategy, LatencyPrior] = {
 # What a chunk costs beside its tokens is a part of what a stage costs: messages, batching, one model call.
 _CHUNK_BASE_SHARE = 0.5
 
+_LOOK_EVERY_S = 1.0  # for what was measured anew
+_LITTLE = 32  # chunks: what so few have taught is given up for a new warm-up
+
+_Samples: TypeAlias = Sequence[tuple[int, float]]  # (tokens computed, milliseconds)
+
 
 class Estimates:
     """Latency estimators of every reranker, seeded from the profile and from the warm-up of the worker."""
@@ -33,6 +39,9 @@ class Estimates:
         self.chunk: dict[str, LatencyEstimator] = {}
         self._priors: dict[str, LatencyPrior] = {}
         self._unseeded = set(rerankers)
+        self._measured: dict[str, _Samples] = {}  # by rerankers of themselves, as far as it has been learnt
+        self._own: dict[str, int] = {}  # how many of an arm's samples were those
+        self._look_again = 0.0
         for name, reranker in rerankers.items():
             self._begin(name, _prior(reranker, profile))
 
@@ -59,17 +68,31 @@ class Estimates:
                 self._unseeded.add(name)
 
     def seed(self) -> None:
-        """Teach both estimators what the warm-up measured, once for each reranker that has become ready."""
-        if not self._unseeded:
-            return
+        """Teach both estimators what rerankers have measured of themselves, in the warm-up and while they were idle."""
         now = self._clock()
-        for name in tuple(self._unseeded):
-            reranker = self._rerankers[name]
+        if not self._unseeded and now < self._look_again:
+            return
+        self._look_again = now + _LOOK_EVERY_S
+        for name, reranker in self._rerankers.items():
             if reranker.availability().state is State.READY:
-                self._unseeded.discard(name)
-                samples = reranker.warm_up_samples()
-                self.stage[name] = _seeded(self._priors[name], samples, now)
-                self.chunk[name] = _seeded(_of_a_chunk(self._priors[name]), samples, now)
+                measured, before = reranker.warm_up_samples(), self._measured.get(name, ())
+                self._measured[name] = measured
+                if name in self._unseeded or measured is not before:
+                    self._learn(name, measured, before, now)
+                    self._unseeded.discard(name)
+
+    def _learn(self, name: str, measured: _Samples, before: _Samples, now: float) -> None:
+        """An arm that hardly any request has been computed with begins anew: a warm-up beside something that took the
+        CPU is forgotten at once. Other arms learn what is new."""
+        prior = self._priors[name]
+        if name in self._unseeded or self.chunk[name].samples < self._own[name] + _LITTLE:
+            self.stage[name] = _seeded(prior, measured, now)
+            self.chunk[name] = _seeded(_of_a_chunk(prior), measured, now)
+            self._own[name] = self.chunk[name].samples
+            return
+        for tokens, elapsed_ms in _telling(prior, [one for one in measured if one not in before]):
+            self.stage[name].observe(tokens, elapsed_ms, now)
+            self.chunk[name].observe(tokens, elapsed_ms, now)
 
     def _begin(self, name: str, prior: LatencyPrior) -> None:
         self._priors[name] = prior
@@ -82,14 +105,12 @@ def _prior(reranker: Reranker, profile: Profile) -> LatencyPrior:
     return known.latency if known else _UNKNOWN[reranker.identity.strategy]
 
 
-def _seeded(prior: LatencyPrior, samples: Sequence[tuple[int, float]], now: float) -> LatencyEstimator:
+def _seeded(prior: LatencyPrior, samples: _Samples, now: float) -> LatencyEstimator:
     """An estimator for this machine. The profile's prior was measured on another one: its shape is kept, its level
     is the warm-up's (the median ratio).
 
-    The prior is of everything that a stage takes; a model that warms up measures nothing but itself. So samples of
-    which tokens are not the most part are left out: beside those, messages and fusing would seem to cost nothing.
     """
-    samples = [one for one in samples if prior.ms_per_token * one[0] > prior.base_ms] or samples
+    samples = _telling(prior, samples) or samples
     if samples:
         ratios = (elapsed_ms / (prior.base_ms + prior.ms_per_token * tokens) for tokens, elapsed_ms in samples)
         factor = statistics.median(ratios)
@@ -98,6 +119,15 @@ def _seeded(prior: LatencyPrior, samples: Sequence[tuple[int, float]], now: floa
     for tokens, elapsed_ms in samples:
         estimator.observe(tokens, elapsed_ms, now)
     return estimator
+
+
+def _telling(prior: LatencyPrior, samples: _Samples) -> _Samples:
+    """Those that say something about requests.
+
+    The prior is of everything that a stage takes; a model that warms up measures nothing but itself. So samples of
+    which tokens are not the most part are left out: beside those, messages and fusing would seem to cost nothing.
+    """
+    return [one for one in samples if prior.ms_per_token * one[0] > prior.base_ms]
 
 
 def _of_a_chunk(prior: LatencyPrior) -> LatencyPrior:

@@ -20,7 +20,22 @@ from sidecar import cpu_slice
 from sidecar.engines import models
 from sidecar.engines.manifest import ModelError
 from sidecar.engines.models import Model
-from sidecar.worker_messages import HEADER, Broken, Call, Close, Done, Failed, Load, Loaded, Ready, Reply, pack, unpack
+from sidecar.worker_messages import (
+    HEADER,
+    Broken,
+    Call,
+    Close,
+    Done,
+    Failed,
+    Load,
+    Loaded,
+    Ready,
+    Rehearse,
+    Rehearsed,
+    Reply,
+    pack,
+    unpack,
+)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -55,7 +70,8 @@ class Channel:
 def _run(model: Model, call: Call) -> Done | Broken:
     started = time.perf_counter()
     try:
-        result = model.run(call.task)
+        task = call.task
+        result = Rehearsed(*model.rehearse(task.step)) if isinstance(task, Rehearse) else model.run(task)
     except Exception as error:  # noqa: BLE001 - whatever a task does, the process lives on
         # The type and the place only: a message may quote the text that it is about.
         where = traceback.extract_tb(error.__traceback__)[-1]

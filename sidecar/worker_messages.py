@@ -93,6 +93,21 @@ class Encode(Task[EncodeResult]):
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """``tokens``, counted as `Work` counts them, took ``elapsed_ms``; no tokens: this model has nothing to rehearse."""
+
+    tokens: int
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearse(Task[Rehearsed]):
+    """Run one step of the warm-up again. Every model can, and keeps nothing of it."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """First message to a child: which model, and how to run it.
 

@@ -49,6 +49,10 @@ class Model(Protocol):
         """Runs typical tasks and returns (tokens, milliseconds) of each, counted as `Work` counts them."""
         ...
 
+    def rehearse(self, step: int) -> Sample:
+        """Runs the task of `warm_up`'s sample number ``step`` again; (0, 0.0) where that would leave traces."""
+        ...
+
 
 class CrossEncoderModel:
     """Answers `ScorePairs`."""
@@ -67,14 +71,16 @@ class CrossEncoderModel:
         return PairResult(tuple(result.scores.tolist()), result.tokens)
 
     def warm_up(self) -> list[Sample]:
-        """Every shape twice: the first run allocates and does not count."""
-        samples = []
-        for documents, words in SHAPES:
-            task = ScorePairs(QUERY, (_filler(words),) * documents)
-            self.run(task)
-            result, elapsed_ms = _timed(self.run, task)
-            samples.append((result.tokens, elapsed_ms))
-        return samples
+        """All shapes."""
+        return [self.rehearse(step) for step in range(len(SHAPES))]
+
+    def rehearse(self, step: int) -> Sample:
+        """One shape twice: the first run allocates and does not count."""
+        documents, words = SHAPES[step]
+        task = ScorePairs(QUERY, (_filler(words),) * documents)
+        self.run(task)
+        result, elapsed_ms = _timed(self.run, task)
+        return result.tokens, elapsed_ms
 
 
 class LateInteractionModel:
@@ -102,20 +108,23 @@ class LateInteractionModel:
                 raise TypeError(f"late interaction cannot run {type(task).__name__}")
 
     def warm_up(self) -> list[Sample]:
-        """Every shape twice, cold; then kept documents. Nothing of it stays in the store that requests use."""
-        samples = []
-        for documents, words in SHAPES:
+        """All shapes, cold; then kept documents."""
+        return [self.rehearse(step) for step in range(len(SHAPES) + len(WARM_DOCUMENTS))]
+
+    def rehearse(self, step: int) -> Sample:
+        """One of them twice: the first run does not count. Nothing of it stays in the store that requests use."""
+        if step < len(SHAPES):
+            documents, words = SHAPES[step]
             task = tuple((bytes([position]), _filler(words)) for position in range(documents))
             self._throwaway().score(QUERY, task)
             result, elapsed_ms = _timed(self._throwaway().score, QUERY, task)
-            samples.append((result.tokens, elapsed_ms))
+            return result.tokens, elapsed_ms
+        documents = WARM_DOCUMENTS[step - len(SHAPES)]
         scorer = self._throwaway()
-        for documents in WARM_DOCUMENTS:
-            kept = ((b"kept", _filler(100)),) * documents
-            scorer.score(QUERY, kept)
-            _, elapsed_ms = _timed(scorer.score, QUERY, kept)
-            samples.append((kept_tokens(documents), elapsed_ms))
-        return samples
+        kept = ((b"kept", _filler(100)),) * documents
+        scorer.score(QUERY, kept)
+        _, elapsed_ms = _timed(scorer.score, QUERY, kept)
+        return kept_tokens(documents), elapsed_ms
 
     def _throwaway(self) -> LateInteractionScorer:
         return LateInteractionScorer(self._encoder, self._truncation, vector_bytes=1 << 20)

@@ -93,6 +93,10 @@ class PlaidModel:
         self._queries.clear()
         return samples[2:]  # the very first run allocates and does not count
 
+    def rehearse(self, step: int) -> tuple[int, float]:
+        """Nothing: its query would stay among those that the parent knows to be kept."""
+        return 0, 0.0
+
     def _query(self, collection: str, query: str) -> tuple[int, Any]:
         """Tokens read for it (0 if it is kept), and its vectors: float32 [1, tokens, dim]."""
         key = collection, query

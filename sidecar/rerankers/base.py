@@ -173,7 +173,10 @@ class Reranker(Protocol):
         ...
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:
-        """What the warm-up measured, as (tokens computed, milliseconds); seeds the latency estimator."""
+        """What the warm-up measured, as (tokens computed, milliseconds); seeds the latency estimator.
+
+        The same object until something was measured anew.
+        """
         ...
 
     def remember(self, documents: Sequence[Document]) -> None:

@@ -89,6 +89,8 @@ class CascadeReranker:
         self._second_k = min(second_k, second.limits.max_chunk_documents) if second.limits.whole_list else second_k
         self._tracer = tracer
         self._clock = clock
+        self._measured: tuple[Sequence[tuple[int, float]], ...] = ((), ())  # by the stages
+        self._samples: Sequence[tuple[int, float]] = ()  # made of that
         self._estimates = Estimates({stage.identity.name: stage for stage in (first, second)}, profile, clock)
 
     @property
@@ -159,13 +161,16 @@ class CascadeReranker:
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:
         """The stages' own, their tokens as the microseconds predicted for them."""
-        samples = []
-        for stage in (self._first, self._second):
-            pace = self._pace(stage)
-            samples += [
-                (math.ceil(1e3 * pace.at(tokens).p50_ms), elapsed_ms) for tokens, elapsed_ms in stage.warm_up_samples()
+        stages = (self._first, self._second)
+        measured = tuple(stage.warm_up_samples() for stage in stages)
+        if any(new is not old for new, old in zip(measured, self._measured, strict=True)):
+            self._measured = measured
+            self._samples = [
+                (math.ceil(1e3 * self._pace(stage).at(tokens).p50_ms), elapsed_ms)
+                for stage, samples in zip(stages, measured, strict=True)
+                for tokens, elapsed_ms in samples
             ]
-        return samples
+        return self._samples
 
     def remember(self, documents: Sequence[Document]) -> None:
         """Nothing: the stages are told themselves."""

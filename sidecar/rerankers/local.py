@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import math
 import time
 from abc import ABC, abstractmethod
@@ -13,10 +15,10 @@ from router.admission import Claim, Level
 from router.arms import Availability, Strategy, Work
 from router.latency import LatencyEstimator, LatencyPrior
 from sidecar.engines.batching import max_characters
-from sidecar.rerankers.base import Document, Identity, Limits, Scored, ScoreRequest
+from sidecar.rerankers.base import Document, Identity, Limits, RerankerError, Scored, ScoreRequest
 from sidecar.rerankers.loadable import Loadable
 from sidecar.scheduler import Scheduler, Scheduling, TooLateError, Turn
-from sidecar.worker_messages import Ready, Task
+from sidecar.worker_messages import Ready, Rehearse, Task
 from sidecar.worker_pool import WorkerPool
 from sidecar.worker_process import Answer, Patience
 
@@ -25,6 +27,9 @@ ResultT = TypeVar("ResultT")
 # Most model tokens in one call of the child, where the caller has not waited for a turn and so has not cut its list
 # into chunks: the child is free for others in between, and no call comes near the hard limit.
 MOST_TOKENS = 512
+# An idle child runs a step of its warm-up that often; less often where it would take more than this share of the time.
+REHEARSE_AFTER_S = 5.0
+_REHEARSAL_SHARE = 0.01
 PRIOR = LatencyPrior(base_ms=1.0, ms_per_token=0.3)  # only until the warm-up has reported
 
 
@@ -42,6 +47,7 @@ class LocalReranker(ABC):
         self._truncation = model.truncation
         self._samples: tuple[tuple[int, float], ...] = ()
         self._estimator = LatencyEstimator(PRIOR)
+        self._idler: asyncio.Task[None] | None = None
         self._workers = WorkerPool(
             name,
             model.load,
@@ -81,18 +87,23 @@ class LocalReranker(ABC):
         return self.scheduler.queue_ms(end)
 
     def warm_up_samples(self) -> Sequence[tuple[int, float]]:
-        """(tokens, milliseconds) of the child's warm-up; empty before it is READY."""
+        """(tokens, milliseconds) of the child's warm-up, renewed while it is idle; empty before it is READY."""
         return self._samples
 
     def remember(self, documents: Sequence[Document]) -> None:  # noqa: B027 - most models keep nothing
         """Nothing to prepare, unless a subclass keeps something per document."""
 
     async def start(self) -> None:
-        """Starts the child in the background."""
+        """Starts the child, and what keeps an eye on it while it is idle, in the background."""
         self._workers.start()
+        if self._idler is None:
+            self._idler = asyncio.create_task(self._rehearse_when_idle(), name=f"rehearse {self._name}")
 
     async def close(self) -> None:
-        """Ends the child."""
+        """Ends both."""
+        if self._idler is not None:
+            self._idler.cancel()
+            await asyncio.wait({self._idler})
         await self._workers.close()
 
     async def score(self, request: ScoreRequest, timeout_s: float) -> Scored:
@@ -139,6 +150,25 @@ class LocalReranker(ABC):
         answer = await self._workers.call(task, turn)
         self._estimator.observe(tokens, answer.compute_ms, time.monotonic())
         return answer
+
+    async def _rehearse_when_idle(self) -> None:
+        """Runs a step of the warm-up again from time to time.
+
+        A model that was warmed up beside something that took the CPU looks slow, is not chosen, and so would never show
+        that it is fast; and a child that hangs while nobody needs it is found before somebody does.
+        """
+        pause_s = REHEARSE_AFTER_S
+        for number in itertools.count():
+            await self._workers.quiet(pause_s)
+            step = number % max(1, len(self._samples))
+            # What is wrong with it is said by `availability`.
+            with contextlib.suppress(RerankerError, TimeoutError):
+                async with self._own_turn(self._samples[step][0] if self._samples else 0) as turn:
+                    answer = await self._workers.call(Rehearse(step), turn)
+                if answer.result.tokens:
+                    measured = (answer.result.tokens, answer.result.elapsed_ms)
+                    self._samples = (*self._samples[:step], measured, *self._samples[step + 1 :])
+                pause_s = max(REHEARSE_AFTER_S, answer.compute_ms / 1e3 / _REHEARSAL_SHARE)
 
     @contextlib.asynccontextmanager
     async def _own_turn(self, tokens: int, end: float = math.inf) -> AsyncIterator[Turn]:

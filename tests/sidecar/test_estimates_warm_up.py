@@ -25,3 +25,54 @@ def test_a_small_stage_costs_what_is_beside_the_model() -> None:
     stage = estimates.stage["scripted"]
     assert stage.predict(1, clock()).p50_ms == pytest.approx(2.1 * 1.82, rel=0.15)
     assert stage.predict(400, clock()).p50_ms == pytest.approx(80.0, rel=0.1)
+
+
+class Rehearsing(ScriptedReranker):
+    """What it has measured of itself is what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured = ((100, 100.0), (200, 200.0), (400, 400.0))
+
+    def warm_up_samples(self) -> tuple[tuple[int, float], ...]:
+        return self.measured
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected_ms"),
+    [
+        (0, 20.0),  # nothing but the warm-up is known, and it was slow: the new one replaces it
+        (31, 20.0),
+        (500, 100.0),  # what five hundred chunks have taught is not given up for three samples
+    ],
+)
+def test_a_warm_up_beside_something_that_took_the_cpu_is_forgotten(chunks: int, expected_ms: float) -> None:
+    """A token took 1 ms in the warm-up and in ``chunks`` requests' chunks, and takes 0.2 ms when measured again."""
+    reranker, clock = Rehearsing(), Clock()
+    estimates = Estimates({"scripted": reranker}, profile(scripted=arm_data(ms_per_token=0.1)), clock)
+    estimates.seed()
+    for _ in range(chunks):
+        estimates.stage["scripted"].observe(100, 100.0, clock())
+        estimates.chunk["scripted"].observe(100, 100.0, clock())
+    reranker.measured = ((100, 20.0), (200, 40.0), (400, 80.0))
+    clock.pass_ms(1001.0)
+    estimates.seed()
+    for estimator in (estimates.stage["scripted"], estimates.chunk["scripted"]):
+        assert estimator.predict(100, clock()).p50_ms == pytest.approx(expected_ms, rel=0.1)
+
+
+def test_what_is_measured_again_is_learnt_once() -> None:
+    """Of two samples the one that is new teaches an arm that has learnt from requests; asking again teaches nothing."""
+    reranker, clock = Rehearsing(), Clock()
+    estimates = Estimates({"scripted": reranker}, profile(scripted=arm_data(ms_per_token=0.1)), clock)
+    estimates.seed()
+    chunk = estimates.chunk["scripted"]
+    for _ in range(100):
+        chunk.observe(100, 100.0, clock())
+    assert chunk.samples == 103
+    reranker.measured = (*reranker.measured[:2], (400, 80.0))
+    for _ in range(3):
+        clock.pass_ms(1001.0)
+        estimates.seed()
+    assert estimates.chunk["scripted"] is chunk
+    assert chunk.samples == 104
