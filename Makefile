@@ -122,7 +122,6 @@ sbom: ## what the slim image installs, as CycloneDX: build/image/sbom.cdx.json
 	@rm -rf build/image/millirank build/image/tools && mkdir -p build/image
 	@for step in tools "requirements slim" millirank "sbom build/image/sbom.cdx.json"; do \
 		TARGET=build/image/millirank TOOLS=build/image/tools PYTHON=$(PYTHON) sh deploy/docker/install.sh $$step || exit 1; done
-	@du -sm build/image/millirank | sed 's/\t.*/ MB in all/'
 
 .PHONY: image-rootfs
 image-rootfs: ## build the slim image's files without a container engine, and try them out (root, Linux, debootstrap)
