@@ -131,4 +131,7 @@ def _strict(schema: Any) -> Any:
     if made.pop("x-kubernetes-int-or-string", False):
         made.pop("anyOf", None)
         made["type"] = ["integer", "string"]
+    if isinstance(made.get("pattern"), str):
+        # Go admits flags anywhere, Python at the start.
+        made["pattern"] = made["pattern"].replace("^(?i)", "(?i)^")
     return made
