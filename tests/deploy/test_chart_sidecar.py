@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from millirank import Client
 from sidecar.settings import load
 from tests.deploy.kubernetes import (
     CHART,
+    REPOSITORY,
     Manifest,
     container_of,
     environment_of,
@@ -168,3 +170,30 @@ def test_the_container_works_as_it_is_rendered(sidecar: Manifest, tmp_path: Path
         metrics = process.wait_for_log("metrics")["address"]
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
             assert b"millirank_utilisation_ratio" in answer.read()
+
+
+def test_the_page_includes_what_there_is() -> None:
+    """docs/deploy.md names every template that a pod has to include, and none that does not exist."""
+    named = set(re.findall(r'include "(millirank\.sidecar\.\w+)"', (REPOSITORY / "docs" / "deploy.md").read_text()))
+    defined = set(re.findall(r'define "(millirank\.sidecar\.\w+)"', (CHART / "templates" / "_sidecar.tpl").read_text()))
+    assert named == defined
+
+
+def test_the_pages_values_are_accepted(chart: Path) -> None:
+    """The values that docs/deploy.md shows, of every kind, render; and a key from a Secret reaches the container."""
+    key = {"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "llm", "key": "key"}}}
+    models = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
+    values = {
+        "mode": "observe",
+        "image": {"repository": "registry.example.com/millirank"},
+        "env": [key],
+        "volumes": [models],
+        "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
+        "config": '[rerankers.mine]\nstrategy = "cross_encoder"\nmodel = "/models/mine"\n',
+    }
+    manifests = rendered(chart, values={"millirank": values})
+    container = container_of(manifests)
+    assert key in container["env"]
+    assert container["image"] == "registry.example.com/millirank:0.1.0"
+    assert models in pod_of(manifests)["volumes"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
