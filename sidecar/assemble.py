@@ -18,6 +18,7 @@ from sidecar.server import Server
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
+    from sidecar.decision_page.server import DecisionPage
     from sidecar.http_server import HttpServer
     from sidecar.metrics_server import MetricsServer
 
@@ -32,6 +33,7 @@ class Sidecar:
     admin: AdminServer | None
     http: HttpServer | None
     metrics: MetricsServer | None
+    page: DecisionPage | None
 
     @property
     def pipeline(self) -> Pipeline:
@@ -51,6 +53,8 @@ class Sidecar:
             await self.http.start()
         if self.metrics is not None:
             await self.metrics.start()
+        if self.page is not None:
+            await self.page.start()
         addresses = await self.server.start()
         await self.core.start()
         return addresses
@@ -65,6 +69,8 @@ class Sidecar:
             await self.admin.stop()
         if self.metrics is not None:
             await self.metrics.stop()
+        if self.page is not None:
+            await self.page.stop()
         await self.core.stop()
 
 
@@ -90,4 +96,17 @@ def build(settings: Settings, environment: Mapping[str, str], span_processor: Sp
         from sidecar.metrics_server import MetricsServer
 
         metrics = MetricsServer(telemetry.scraped, settings.listen.metrics)
-    return Sidecar(settings, core, server, admin, http, metrics)
+    page = None
+    if core.recent is not None:
+        from sidecar.decision_page.server import DecisionPage
+        from sidecar.decision_page.state import Source
+
+        source = Source(
+            core.recent,
+            pipeline,
+            rerankers,
+            lambda: core.profile_watch.current,
+            lambda: core.utilisation.current,
+        )
+        page = DecisionPage(source, settings.listen.page)
+    return Sidecar(settings, core, server, admin, http, metrics, page)

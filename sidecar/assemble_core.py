@@ -14,6 +14,7 @@ from sidecar import assemble_records, assemble_rerankers
 from sidecar import telemetry as telemetry_setup
 from sidecar.cache import ResultCache
 from sidecar.decision_log import DecisionLog
+from sidecar.decision_page.recent import RecentDecisions
 from sidecar.estimates import Estimates
 from sidecar.loop_lag import LoopLag
 from sidecar.pipeline import Pipeline
@@ -43,6 +44,8 @@ class Core:
     loop_lag: LoopLag
     utilisation: Utilisation
     telemetry: Telemetry
+    recent: RecentDecisions | None
+    """What ``listen.page`` shows; None where that is off."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -113,7 +116,8 @@ def build_core(
     )
     utilisation = Utilisation([each.scheduler for each in rerankers.values() if each.scheduler is not None])
     telemetry.metrics.watch(rerankers, lambda: pipeline.mode, lambda: utilisation.current)
-    frame = RequestFrame(settings.limits, telemetry.tracer, telemetry.metrics)
+    recent = RecentDecisions() if settings.listen.page else None
+    frame = RequestFrame(settings.limits, telemetry.tracer, telemetry.metrics, recent.add if recent else None)
     service = RerankService(pipeline, settings.limits, frame)
     logs = [log for log in (decision_log, shadow_log) if log is not None]
-    return Core(frame, service, pipeline, rerankers, watch, logs, loop_lag, utilisation, telemetry)
+    return Core(frame, service, pipeline, rerankers, watch, logs, loop_lag, utilisation, telemetry, recent)

@@ -22,6 +22,11 @@ _ALLOWANCE_MS = 5.0
 _ALLOWANCE_SHARE = 0.02
 
 
+def is_late(total_ms: float, spendable_ms: float) -> bool:
+    """Whether an answer took longer than the promise allows; where nothing could be spent, none is late."""
+    return spendable_ms > 0 and total_ms > spendable_ms + max(_ALLOWANCE_MS, _ALLOWANCE_SHARE * spendable_ms)
+
+
 class Metrics:
     """Every instrument of the process. `answered` is on every request's way: what it records is kept small."""
 
@@ -151,7 +156,7 @@ class Metrics:
             # One label: who wants the rest looks at the durations.
             by_strategy = _one("millirank.strategy", strategy)
             self._budget_use.record(total_ms / spendable_ms, by_strategy)
-            if total_ms > spendable_ms + max(_ALLOWANCE_MS, _ALLOWANCE_SHARE * spendable_ms):
+            if is_late(total_ms, spendable_ms):
                 self._misses.add(1, by_strategy)
         for degradation in outcome.degradations:
             self._degradations.add(1, {"millirank.degradation": degradation.reason.value})

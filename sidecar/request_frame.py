@@ -48,8 +48,16 @@ class Arrival:
 class RequestFrame:
     """One for all listeners of a sidecar, so that their requests share one memory bound."""
 
-    def __init__(self, limits: Limits, tracer: Tracer, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        tracer: Tracer,
+        metrics: Metrics,
+        on_answer: Callable[[Span, Answer], None] | None = None,
+    ) -> None:
+        """``on_answer`` is told of every answer, too, before it is sent."""
         self._limits = limits
+        self._on_answer = on_answer
         self._tracer = tracer
         self._metrics = metrics
         self._pending_bytes = 0
@@ -93,6 +101,8 @@ class RequestFrame:
         """Span and metrics learn of an answer."""
         describe(span, answer)
         self._metrics.answered(answer)
+        if self._on_answer is not None:
+            self._on_answer(span, answer)
 
     def _failed(self, error: BaseException, arrival: Arrival, under_way: UnderWay) -> Failure:
         # A request that could not be read has no id yet, and its caller needs one to quote.

@@ -90,6 +90,9 @@ class Listen(Section):
     token_file: str = Field(
         "", description="file of a bearer token that every call but health checks has to carry; '' asks for none"
     )
+    page: str = Field(
+        "", description="loopback host:port of a web page that shows the last decisions, without texts; '' is off"
+    )
     # Off by default: whoever opens it can switch reranking off, and a fixed port would be in the way of a second
     # sidecar. Profiles are reloaded without it too.
     admin: str = Field("", description="AdminService: loopback host:port, or unix:/path; '' is off")
