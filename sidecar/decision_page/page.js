@@ -109,11 +109,12 @@ function showChoices() {
 }
 
 // Complete work of a model for this request alone: what is kept, cut short or fused without a model says nothing.
+// What is predicted is all that comes after the decision: queue, model, messages and fusing.
 const teaches = (one) => one.score_ms > 0 && one.p50_ms > 0 && one.cache === "miss" && !one.degradation;
 
 function showEstimator() {
   const own = decisions.filter(teaches);
-  const points = own.map((one) => ({ ...one, taken: one.queue_ms + one.score_ms })).filter((one) => one.taken > 0);
+  const points = own.map((one) => ({ ...one, taken: one.total_ms - one.route_ms })).filter((one) => one.taken > 0);
   const values = points.flatMap((one) => [one.taken, one.p50_ms]);
   const low = 10 ** Math.floor(Math.log10(Math.min(...values, 1)));
   const high = 10 ** Math.ceil(Math.log10(Math.max(...values, 10)));
@@ -144,17 +145,20 @@ function showEstimator() {
   );
 }
 
-function options(select, values, name) {
-  const before = select.value;
-  if ([...select.options].map((each) => each.value).join("\n") === values.join("\n")) return;
-  select.replaceChildren(...values.map((value) => make("option", { value }, name(value))));
+// A choice that nobody has made follows the newest decision.
+function options(select, values, name, newest) {
+  const before = select.dataset.chosen ? select.value : newest;
+  if ([...select.options].map((each) => each.value).join("\n") !== values.join("\n")) {
+    select.replaceChildren(...values.map((value) => make("option", { value }, name(value))));
+  }
   if (values.includes(before)) select.value = before;
 }
 
 function showCurves() {
-  options(at("corpus"), state.profiles.map((each) => each.corpus), (value) => value);
+  const newest = decisions.at(-1);
+  options(at("corpus"), state.profiles.map((each) => each.corpus), (value) => value, newest?.corpus);
   const profile = state.profiles.find((each) => each.corpus === at("corpus").value) ?? state.profiles[0];
-  options(at("signals"), Object.keys(profile.gains), (value) => value.replaceAll("+", " + ") || "none");
+  options(at("signals"), Object.keys(profile.gains), (value) => value.replaceAll("+", " + ") || "none", newest?.signals);
   const curves = Object.entries(profile.gains[at("signals").value] ?? {});
   const strategyOf = (name) => state.arms.find((arm) => arm.name === name)?.strategy ?? "signals";
   const points = curves.flatMap(([, own]) => own);
@@ -290,5 +294,10 @@ at("pause").addEventListener("click", () => {
   at("pause").setAttribute("aria-pressed", String(paused));
   at("pause").textContent = paused ? "Go on" : "Pause";
 });
-for (const id of ["corpus", "signals"]) at(id).addEventListener("change", () => state && showCurves());
+for (const id of ["corpus", "signals"]) {
+  at(id).addEventListener("change", (event) => {
+    event.target.dataset.chosen = "yes";
+    if (state) showCurves();
+  });
+}
 run();

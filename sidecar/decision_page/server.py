@@ -80,12 +80,12 @@ class DecisionPage:
 
 
 @web.middleware
-async def _guarded(asked: web.Request, handle: Any) -> web.StreamResponse:
+async def _guarded(asked: web.Request, handler: Any) -> web.StreamResponse:
     """A page of another site can have its name point to this address: by its name it is told apart (DNS rebinding)."""
     if not is_loopback(_host(asked.host)):
         return web.Response(status=421, text="ask for it as localhost or 127.0.0.1\n", headers=_HEADERS)
     try:
-        answer: web.StreamResponse = await handle(asked)
+        answer: web.StreamResponse = await handler(asked)
     except web.HTTPException as refusal:
         refusal.headers.update(_HEADERS)
         raise
