@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from sidecar.decision_page.state import Source
 from sidecar.http_listeners import open_site
@@ -80,12 +80,12 @@ class DecisionPage:
 
 
 @web.middleware
-async def _guarded(asked: web.Request, handler: Any) -> web.StreamResponse:
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A page of another site can have its name point to this address: by its name it is told apart (DNS rebinding)."""
-    if not is_loopback(_host(asked.host)):
+    if not is_loopback(_host(request.host)):
         return web.Response(status=421, text="ask for it as localhost or 127.0.0.1\n", headers=_HEADERS)
     try:
-        answer: web.StreamResponse = await handler(asked)
+        answer = await handler(request)
     except web.HTTPException as refusal:
         refusal.headers.update(_HEADERS)
         raise
