@@ -20,7 +20,7 @@ from sidecar.calibrate.latency_plan import affordable, spread
 from sidecar.calibrate.records import JudgedList, LatencySample
 from sidecar.calibrate.sweep_latency import sweep_latency
 from sidecar.calibrate.sweep_quality import SweepError
-from sidecar.reranker_settings import LlmSettings
+from sidecar.reranker_settings import CascadeSettings, LlmSettings
 from sidecar.settings import Settings
 from tests.calibrate.subjects import collection, whole_collection
 from tests.rerankers.fake_openai import FakeOpenAI
@@ -185,6 +185,20 @@ def test_more_work_takes_longer(samples: tuple[list[LatencySample], list[str]]) 
     assert p50("minilm-l6", 20, False) > p50("minilm-l6", 20, True) > p50("none", 0, True)
     assert p50("minilm-l6", 20, False) > p50("minilm-l6", 5, False)
     assert p50("tiny-cross-encoder", 20, True) > p50("tiny-cross-encoder", 5, True)
+
+
+@pytest.mark.timeout(240)
+def test_a_cascade_is_timed_as_its_stages_are(own: Collection, lists: list[JudgedList], tmp_path: Path) -> None:
+    """Warm, and cold because late interaction is its first stage; the second one keeps nothing and is not timed cold.
+    Its tokens are microseconds, as the router counts them: more for documents that have to be read."""
+    both = CascadeSettings(first="minilm-l6", second="tiny-cross-encoder", second_k=4)
+    models = Settings(rerankers={**settings().rerankers, "both": both})
+    found = sweep_latency(own, lists, models, cache_dir=tmp_path, ks=(10,), requests=2, progress=False)
+    cells = Counter((sample.reranker, sample.warm) for sample in found)
+    names = ("none", "signals", "minilm-l6", "tiny-cross-encoder", "both")
+    assert cells == {**{(name, True): 2 for name in names}, ("minilm-l6", False): 2, ("both", False): 2}
+    warm, cold = ([s.tokens for s in found if (s.reranker, s.warm) == ("both", state)] for state in (True, False))
+    assert min(cold) > max(warm) > 1000
 
 
 @pytest.mark.timeout(240)
