@@ -229,6 +229,7 @@ def rig(
     assumed_gains: Mapping[str, float] | None = None,
     decision_log: DecisionLog | None = None,
     shadow: Shadow | None = None,
+    cache: ResultCache | None = None,
 ) -> Rig:
     """Put the parts together as `sidecar.assemble` does, around rerankers of a test."""
     settings = settings or Settings()
@@ -255,7 +256,7 @@ def rig(
         planner=planner,
         rerankers=by_name,
         estimates=estimates,
-        cache=ResultCache(settings.cache.results_bytes, settings.cache.ttl_s),
+        cache=ResultCache(settings.cache.results_bytes, settings.cache.ttl_s) if cache is None else cache,
         tracer=tracer,
         mode=settings.mode,
         clock=clock,
