@@ -142,7 +142,7 @@ class HttpServer:
         request = wire.parse_rerank(message.SerializeToString(), self._limits)
         under_way.request_id = request.request_id
         answer = await self._pipeline.rerank(request, None, arrived)
-        under_way.answered(answer)
+        under_way.answer = answer
         return web.Response(
             body=write_answer(answer, request, return_documents),
             content_type="application/json",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 import grpc
 from opentelemetry import propagate
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, use_span
 from opentelemetry.util.types import AttributeValue
 
 from sidecar.errors import Failure, MemoryBoundError, to_failure
@@ -55,7 +56,7 @@ class RequestFrame:
         metrics: Metrics,
         on_answer: Callable[[Span, Answer], None] | None = None,
     ) -> None:
-        """``on_answer`` is told of every answer, too, before it is sent."""
+        """``on_answer`` is told of every answer, too, right after it was sent."""
         self._limits = limits
         self._on_answer = on_answer
         self._tracer = tracer
@@ -64,21 +65,21 @@ class RequestFrame:
 
     async def run(self, arrival: Arrival, handle: Callable[[UnderWay], Awaitable[_T]]) -> _T | Failure:
         """What ``handle`` returns, or the failure that its exception is. Raises CancelledError: the caller has gone."""
-        with self._tracer.start_as_current_span(
+        span = self._tracer.start_span(
             arrival.span_name,
             context=propagate.extract(arrival.headers),
             kind=SpanKind.SERVER,
             attributes=arrival.attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            under_way = UnderWay(self, span)
+        )
+        under_way = UnderWay(self, span)
+        with use_span(span, record_exception=False, set_status_on_exception=False):
             try:
                 result = await handle(under_way)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     self._metrics.abandoned()
+                    span.end()
                     raise  # the caller has gone
                 # A cancellation from inside: left alone, it would let the caller wait for its whole deadline.
                 return self._failed(error, arrival, under_way)
@@ -86,7 +87,8 @@ class RequestFrame:
                 return self._failed(error, arrival, under_way)
             finally:
                 self._pending_bytes -= under_way.bytes
-            span.set_attribute(arrival.status_attribute, arrival.status_of(None))
+            # The answer goes out first; span and metrics, which take as long as reading the request, come behind it.
+            asyncio.get_running_loop().call_soon(self._ended, arrival, under_way, time.time_ns())
             return result
 
     def hold(self, under_way: UnderWay, size: int) -> None:
@@ -97,12 +99,16 @@ class RequestFrame:
         under_way.bytes += size
         self._pending_bytes += size
 
-    def answered(self, span: Span, answer: Answer) -> None:
-        """Span and metrics learn of an answer."""
-        describe(span, answer)
-        self._metrics.answered(answer)
-        if self._on_answer is not None:
-            self._on_answer(span, answer)
+    def _ended(self, arrival: Arrival, under_way: UnderWay, at_ns: int) -> None:
+        """Span, metrics and whoever else wants to know learn of a request that went well and was answered then."""
+        span, answer = under_way.span, under_way.answer
+        if answer is not None:
+            describe(span, answer)
+            self._metrics.answered(answer)
+            if self._on_answer is not None:
+                self._on_answer(span, answer)
+        span.set_attribute(arrival.status_attribute, arrival.status_of(None))
+        span.end(at_ns)
 
     def _failed(self, error: BaseException, arrival: Arrival, under_way: UnderWay) -> Failure:
         # A request that could not be read has no id yet, and its caller needs one to quote.
@@ -124,25 +130,23 @@ class RequestFrame:
         under_way.span.set_attribute("millirank.request_id", request_id)
         under_way.span.set_attribute(arrival.status_attribute, arrival.status_of(failure))
         under_way.span.set_status(Status(StatusCode.ERROR, code))
+        under_way.span.end()
         self._metrics.failed(code)
         return failure
 
 
 class UnderWay:
-    """One request within the frame. Its handler sets ``request_id`` as soon as it knows it."""
+    """One request within the frame. Its handler sets ``request_id`` and ``answer`` as soon as it knows them."""
 
-    __slots__ = ("_frame", "bytes", "request_id", "span")
+    __slots__ = ("_frame", "answer", "bytes", "request_id", "span")
 
     def __init__(self, frame: RequestFrame, span: Span) -> None:
         self._frame = frame
         self.span = span
         self.request_id = ""
+        self.answer: Answer | None = None
         self.bytes = 0
 
     def hold(self, size: int) -> None:
         """Counts more bytes of this request until it ends. Raises MemoryBoundError."""
         self._frame.hold(self, size)
-
-    def answered(self, answer: Answer) -> None:
-        """Span and metrics learn of the answer."""
-        self._frame.answered(self.span, answer)

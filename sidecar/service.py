@@ -51,7 +51,7 @@ class RerankService:
         async def handle(under_way: UnderWay) -> bytes:
             request = self._read(data, wire.parse_rerank, under_way)
             answer = await self._pipeline.rerank(request, left_ms, arrived)
-            under_way.answered(answer)
+            under_way.answer = answer
             return wire.encode_answer(answer, request)
 
         return await _ended(await self._frame.run(_arrival("Rerank", context), handle), context)
