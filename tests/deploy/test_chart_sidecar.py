@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import urllib.request
 from pathlib import Path
 
@@ -88,6 +89,24 @@ def test_only_health_and_metrics_face_the_network(sidecar: Manifest) -> None:
         "mr-health": int(listen.health.rpartition(":")[2]),
         "mr-metrics": int(listen.metrics.rpartition(":")[2]),
     }
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])  # noqa: S104 - every address of the pod is meant
+def test_pods_of_either_family_can_be_probed(chart: Path, address: str) -> None:
+    """Both listeners open on what the chart says, and answer over a loopback address of that family."""
+    if address == "[::]" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    listen = load(None, environment_of(container_of(rendered(chart, values={"millirank": {"listenAddress": address}}))))
+    variables = NO_MODELS | {
+        "MILLIRANK_LISTEN__HEALTH": listen.listen.health.replace(":50053", ":0"),
+        "MILLIRANK_LISTEN__METRICS": listen.listen.metrics.replace(":9464", ":0"),
+    }
+    loopback = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}[address]  # noqa: S104
+    with SidecarProcess(variables) as process:
+        health, metrics = (str(process.wait_for_log(name)["address"]) for name in ("health", "metrics"))
+        assert millirank("health", "--target", health.replace(address, loopback)).returncode == 0
+        with urllib.request.urlopen(f"http://{metrics.replace(address, loopback)}/metrics", timeout=10) as answer:
+            assert answer.status == 200
 
 
 def test_probes_ask_the_health_listener(sidecar: Manifest) -> None:

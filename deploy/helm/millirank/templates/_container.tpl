@@ -19,12 +19,12 @@ env:
     value: ""
   {{- else }}
   - name: MILLIRANK_LISTEN__TCP
-    value: 0.0.0.0:{{ .Values.ports.grpc }}
+    value: "{{ .Values.listenAddress }}:{{ .Values.ports.grpc }}"
   {{- end }}
   - name: MILLIRANK_LISTEN__HEALTH
-    value: 0.0.0.0:{{ .Values.ports.health }}
+    value: "{{ .Values.listenAddress }}:{{ .Values.ports.health }}"
   - name: MILLIRANK_LISTEN__METRICS
-    value: 0.0.0.0:{{ .Values.ports.metrics }}
+    value: "{{ .Values.listenAddress }}:{{ .Values.ports.metrics }}"
   - name: MILLIRANK_PROFILES
     value: '["/etc/millirank/profiles"]'
   {{- if .Values.config }}
