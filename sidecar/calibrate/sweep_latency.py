@@ -92,6 +92,7 @@ def sweep_latency(
     ks: Sequence[int] = KS,
     requests: int = REQUESTS,
     indexed_as: str = "",
+    cold: bool = True,
     limit_s: float | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -104,7 +105,8 @@ def sweep_latency(
     take longest get fewer of them, three at least, and that is said to ``note``, as are a k that is deeper than the
     lists, and requests that failed, which are no samples. Ten queries, drawn by ``seed``, are asked over and over, each
     time with other blanks before them, so that no vector kept for a query answers. ``cache_dir`` keeps token vectors;
-    ``indexed_as`` is as in `sweep_quality`.
+    ``indexed_as`` is as in `sweep_quality`. Without ``cold`` nothing is timed with new documents, which takes by far
+    the most time.
 
     Raises SweepError where nothing can be measured, PrivateSidecarError where a sidecar does not start or ends.
     """
@@ -125,11 +127,11 @@ def sweep_latency(
         cells += [_Cell(SIGNALS_ARM, k, True, warm.client) for k in depths]
         cells += [_Cell(arm.name, k, True, warm.client) for arm in warm.arms for k in _taken(depths, arm)]
         keeping = [arm.name for arm in warm.arms if keeps_vectors(settings.rerankers[arm.name])]
-        if keeping:
-            cold = start(forgetful(settings), "cold", lambda words: None)
-            sidecars.append(cold)
-            new = [arm for arm in cold.arms if faster_when_warm(settings, arm.name)]
-            cells += [_Cell(arm.name, k, False, cold.client) for arm in new for k in _taken(depths, arm)]
+        if keeping and cold:
+            forgetting = start(forgetful(settings), "cold", lambda words: None)
+            sidecars.append(forgetting)
+            new = [arm for arm in forgetting.arms if faster_when_warm(settings, arm.name)]
+            cells += [_Cell(arm.name, k, False, forgetting.client) for arm in new for k in _taken(depths, arm)]
         searches = [(judged.query, texts.of(judged)) for judged in asked]
         read = _read(warm, keeping, searches, limit_s, progress)
         if read < len(searches):

@@ -242,6 +242,16 @@ def test_a_time_limit_is_kept_and_what_did_not_fit_is_said(
     assert any("minilm-l6@20 cold: " in words for words in said)
 
 
+@pytest.mark.timeout(240)
+def test_new_documents_are_timed_only_where_that_is_asked_for(
+    own: Collection, lists: list[JudgedList], tmp_path: Path
+) -> None:
+    """Without ``cold`` every cell is warm, late interaction's too."""
+    found = sweep_latency(own, lists, settings(), cache_dir=tmp_path, ks=KS, requests=2, cold=False, progress=False)
+    assert all(sample.warm for sample in found)
+    assert {("minilm-l6", k) for k in KS} <= {(sample.reranker, sample.rerank_k) for sample in found}
+
+
 def test_lists_that_are_too_short_are_refused(own: Collection, tmp_path: Path) -> None:
     """No k fits: the message says how long the longest list is."""
     short = candidates(own, "bm25", depth=3, progress=False)
