@@ -89,6 +89,10 @@ bench-load: $(VENV)/dev ## find the capacity, then load the sidecar at 0.5 to 10
 soak: $(VENV)/dev ## load, cancellations, reloads and restarts for MINUTES=20: nothing may grow, nothing may be lost
 	$(BIN)/python -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
+.PHONY: docs
+docs: $(VENV)/dev ## make docs/configuration.md anew from the settings
+	$(BIN)/python docs/make_configuration.py > docs/configuration.md
+
 # FOLDERS: only these of deploy/tools.
 DEPLOY_TOOLS := build/deploy-tools
 .PHONY: deploy-tools

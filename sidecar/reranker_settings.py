@@ -23,7 +23,7 @@ class Section(BaseModel):
 
 
 class _Reranker(Section):
-    enabled: bool = True
+    enabled: bool = Field(True, description="false: as if it were not configured")
     expected_gain: float | None = Field(
         None, description="your own claim of the nDCG@10 gain, for a model that no calibration has measured"
     )

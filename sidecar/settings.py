@@ -171,7 +171,7 @@ class Settings(Section):
     """The whole configuration of one sidecar."""
 
     mode: Mode = Field(Mode.ON, description="off: first-stage order; observe: rerank behind it; on")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least that is logged")
     drain_s: float = Field(5.0, ge=0, description="how long accepted calls may take after SIGTERM")
     linger_s: float = Field(
         0.5,
