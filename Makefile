@@ -8,7 +8,7 @@ LOCAL  := -e clients/python
 MVN    := mvn --batch-mode --no-transfer-progress --file clients/java
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java example-go example-java lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers bench-router clean
+.PHONY: help demo test test-clients test-clients-python test-clients-go test-clients-java example-go example-java example-python lint bench proto proto-release proto-check embedded-models set-up-demo set-up-dev set-up-heavy set-up-rivals bench-rerankers bench-router clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -38,6 +38,12 @@ example-go: $(VENV)/dev ## search the standard library's documentation with Blev
 	@$(BIN)/millirank collection > build/collection.jsonl
 	@sh clients/with-sidecar.sh $(BIN)/millirank sh -c 'build/search-go -sidecar "$$MILLIRANK_TARGET" "open a file for reading" \
 		"run a function in a thread" "shuffle a list in place" "open a file for reading" <build/collection.jsonl'
+
+example-python: $(VENV)/dev ## search the standard library's documentation with bm25s and hnswlib, before and after reranking
+	@mkdir -p build
+	@$(BIN)/millirank collection > build/collection.jsonl
+	@sh clients/with-sidecar.sh $(BIN)/millirank sh -c \
+		'$(BIN)/python clients/python/examples/search "$$MILLIRANK_TARGET" <build/collection.jsonl'
 
 test-clients-java: $(VENV)/dev ## build and test the Java client, also against a sidecar process
 	@if command -v javac >/dev/null && command -v mvn >/dev/null; then $(MVN) test; \
