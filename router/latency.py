@@ -93,8 +93,8 @@ class LatencyEstimator:
     """
 
     __slots__ = (
-        "_age", "_cached_idle", "_down", "_first", "_half_life", "_histogram", "_last", "_line", "_pace",
-        "_samples", "_spread", "_up",
+        "_age", "_cached_idle", "_down", "_first", "_half_life", "_histogram", "_last", "_line", "_pace", "_spread",
+        "_up",
     )  # fmt: skip
 
     def __init__(self, prior: LatencyPrior, half_life: float = 500.0) -> None:
@@ -106,7 +106,6 @@ class LatencyEstimator:
         self._spread = prior.spread
         self._histogram = RatioHistogram(prior.spread)
         self._first: list[tuple[int, float, bool]] = []  # (tokens, ms, cut off) of the first _CHILDHOOD samples
-        self._samples = 0
         self._age = 0
         self._up = self._down = 0.0  # Page's two sums
         self._last = math.inf  # when the last sample came; inf: never, so that nothing counts as idle
@@ -115,9 +114,9 @@ class LatencyEstimator:
         self._cached_idle = -1
 
     @property
-    def samples(self) -> int:
-        """How many it has learnt from, those that were cut off included."""
-        return self._samples
+    def last(self) -> float:
+        """When the last sample came; infinite: never."""
+        return self._last
 
     def predict(self, tokens: int, now: float) -> Prediction:
         """Median and p95 in ms of computing ``tokens``; changes no later prediction."""
@@ -198,7 +197,6 @@ class LatencyEstimator:
         step = max(0.0 if censored else -_LARGEST_STEP, min(_LARGEST_STEP, step))
         self._up = max(0.0, self._up + step - _DRIFT)
         self._down = max(0.0, self._down - step - _DRIFT)
-        self._samples += 1
         self._age += 1
         if max(self._up, self._down) > _ALARM:
             self._up = self._down = 0.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 from router.arms import State, Strategy, Work
 from router.latency import LatencyEstimator, LatencyPrior, Pace
@@ -24,9 +24,7 @@ _UNKNOWN: Mapping[Strategy, LatencyPrior] = {
 _CHUNK_BASE_SHARE = 0.5
 
 _LOOK_EVERY_S = 1.0  # for what was measured anew
-_LITTLE = 32  # chunks: what so few have taught is given up for a new warm-up
-
-_Samples: TypeAlias = Sequence[tuple[int, float]]  # (tokens computed, milliseconds)
+_UNUSED_S = 60.0  # two of the estimators' idle half-lives: then the prior counts three quarters anyway
 
 
 class Estimates:
@@ -39,9 +37,9 @@ class Estimates:
         self.chunk: dict[str, LatencyEstimator] = {}
         self._priors: dict[str, LatencyPrior] = {}
         self._unseeded = set(rerankers)
-        self._measured: dict[str, _Samples] = {}  # by rerankers of themselves, as far as it has been learnt
-        self._own: dict[str, int] = {}  # how many of an arm's samples were those
-        self._look_again = 0.0
+        self._measured: dict[str, Sequence[tuple[int, float]]] = {}  # what the arm was seeded with
+        self._seeded_at: dict[str, float] = {}
+        self._look_again = -math.inf
         for name, reranker in rerankers.items():
             self._begin(name, _prior(reranker, profile))
 
@@ -70,29 +68,29 @@ class Estimates:
     def seed(self) -> None:
         """Teach both estimators what rerankers have measured of themselves, in the warm-up and while they were idle."""
         now = self._clock()
-        if not self._unseeded and now < self._look_again:
-            return
-        self._look_again = now + _LOOK_EVERY_S
-        for name, reranker in self._rerankers.items():
+        look = tuple(self._unseeded)
+        if now >= self._look_again:
+            self._look_again = now + _LOOK_EVERY_S
+            look = tuple(self._rerankers)
+        for name in look:
+            reranker = self._rerankers[name]
             if reranker.availability().state is State.READY:
-                measured, before = reranker.warm_up_samples(), self._measured.get(name, ())
-                self._measured[name] = measured
-                if name in self._unseeded or measured is not before:
-                    self._learn(name, measured, before, now)
+                measured = reranker.warm_up_samples()
+                if name in self._unseeded or (measured is not self._measured[name] and self._is_unused(name, now)):
                     self._unseeded.discard(name)
+                    self._measured[name] = measured
+                    self.stage[name] = _seeded(self._priors[name], measured, now)
+                    self.chunk[name] = _seeded(_of_a_chunk(self._priors[name]), measured, now)
+                    self._seeded_at[name] = self.chunk[name].last
 
-    def _learn(self, name: str, measured: _Samples, before: _Samples, now: float) -> None:
-        """An arm that hardly any request has been computed with begins anew: a warm-up beside something that took the
-        CPU is forgotten at once. Other arms learn what is new."""
-        prior = self._priors[name]
-        if name in self._unseeded or self.chunk[name].samples < self._own[name] + _LITTLE:
-            self.stage[name] = _seeded(prior, measured, now)
-            self.chunk[name] = _seeded(_of_a_chunk(prior), measured, now)
-            self._own[name] = self.chunk[name].samples
-            return
-        for tokens, elapsed_ms in _telling(prior, [one for one in measured if one not in before]):
-            self.stage[name].observe(tokens, elapsed_ms, now)
-            self.chunk[name].observe(tokens, elapsed_ms, now)
+    def _is_unused(self, name: str, now: float) -> bool:
+        """No request has been computed with it for long, or ever: what it has measured of itself is all there is.
+
+        Else a model that was warmed up beside something that took the CPU would be too slow to be chosen for good. An
+        arm in use learns from its requests, which know better what they take than a model knows.
+        """
+        last = self.chunk[name].last
+        return last == self._seeded_at[name] or now - last >= _UNUSED_S
 
     def _begin(self, name: str, prior: LatencyPrior) -> None:
         self._priors[name] = prior
@@ -105,12 +103,14 @@ def _prior(reranker: Reranker, profile: Profile) -> LatencyPrior:
     return known.latency if known else _UNKNOWN[reranker.identity.strategy]
 
 
-def _seeded(prior: LatencyPrior, samples: _Samples, now: float) -> LatencyEstimator:
+def _seeded(prior: LatencyPrior, samples: Sequence[tuple[int, float]], now: float) -> LatencyEstimator:
     """An estimator for this machine. The profile's prior was measured on another one: its shape is kept, its level
     is the warm-up's (the median ratio).
 
+    The prior is of everything that a stage takes; a model that warms up measures nothing but itself. So samples of
+    which tokens are not the most part are left out: beside those, messages and fusing would seem to cost nothing.
     """
-    samples = _telling(prior, samples) or samples
+    samples = [one for one in samples if prior.ms_per_token * one[0] > prior.base_ms] or samples
     if samples:
         ratios = (elapsed_ms / (prior.base_ms + prior.ms_per_token * tokens) for tokens, elapsed_ms in samples)
         factor = statistics.median(ratios)
@@ -119,15 +119,6 @@ def _seeded(prior: LatencyPrior, samples: _Samples, now: float) -> LatencyEstima
     for tokens, elapsed_ms in samples:
         estimator.observe(tokens, elapsed_ms, now)
     return estimator
-
-
-def _telling(prior: LatencyPrior, samples: _Samples) -> _Samples:
-    """Those that say something about requests.
-
-    The prior is of everything that a stage takes; a model that warms up measures nothing but itself. So samples of
-    which tokens are not the most part are left out: beside those, messages and fusing would seem to cost nothing.
-    """
-    return [one for one in samples if prior.ms_per_token * one[0] > prior.base_ms]
 
 
 def _of_a_chunk(prior: LatencyPrior) -> LatencyPrior:

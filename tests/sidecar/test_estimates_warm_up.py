@@ -39,40 +39,26 @@ class Rehearsing(ScriptedReranker):
 
 
 @pytest.mark.parametrize(
-    ("chunks", "expected_ms"),
+    ("chunks", "idle_s", "expected_ms"),
     [
-        (0, 20.0),  # nothing but the warm-up is known, and it was slow: the new one replaces it
-        (31, 20.0),
-        (500, 100.0),  # what five hundred chunks have taught is not given up for three samples
+        (0, 2.0, 20.0),  # nothing but the warm-up is known, and it was slow: what was measured since then replaces it
+        (40, 59.0, 100.0),  # requests know better what they take, though the prior begins to count again
+        (40, 61.0, 20.0),  # but that was long ago
     ],
 )
-def test_a_warm_up_beside_something_that_took_the_cpu_is_forgotten(chunks: int, expected_ms: float) -> None:
+def test_a_warm_up_beside_something_that_took_the_cpu_is_forgotten(
+    chunks: int, idle_s: float, expected_ms: float
+) -> None:
     """A token took 1 ms in the warm-up and in ``chunks`` requests' chunks, and takes 0.2 ms when measured again."""
     reranker, clock = Rehearsing(), Clock()
     estimates = Estimates({"scripted": reranker}, profile(scripted=arm_data(ms_per_token=0.1)), clock)
     estimates.seed()
     for _ in range(chunks):
+        clock.pass_ms(1.0)
         estimates.stage["scripted"].observe(100, 100.0, clock())
         estimates.chunk["scripted"].observe(100, 100.0, clock())
     reranker.measured = ((100, 20.0), (200, 40.0), (400, 80.0))
-    clock.pass_ms(1001.0)
+    clock.pass_ms(1e3 * idle_s)
     estimates.seed()
     for estimator in (estimates.stage["scripted"], estimates.chunk["scripted"]):
         assert estimator.predict(100, clock()).p50_ms == pytest.approx(expected_ms, rel=0.1)
-
-
-def test_what_is_measured_again_is_learnt_once() -> None:
-    """Of two samples the one that is new teaches an arm that has learnt from requests; asking again teaches nothing."""
-    reranker, clock = Rehearsing(), Clock()
-    estimates = Estimates({"scripted": reranker}, profile(scripted=arm_data(ms_per_token=0.1)), clock)
-    estimates.seed()
-    chunk = estimates.chunk["scripted"]
-    for _ in range(100):
-        chunk.observe(100, 100.0, clock())
-    assert chunk.samples == 103
-    reranker.measured = (*reranker.measured[:2], (400, 80.0))
-    for _ in range(3):
-        clock.pass_ms(1001.0)
-        estimates.seed()
-    assert estimates.chunk["scripted"] is chunk
-    assert chunk.samples == 104
