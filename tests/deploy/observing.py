@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -78,6 +80,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -103,16 +106,20 @@ class Program:
 
         return eventually(look, f"no line with {text!r}")
 
+    def interrupt(self) -> int:
+        """Ctrl-C as a terminal sends it, to the program and all that it started; its exit code."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        return self._process.wait(PATIENCE_S)
+
     def end(self) -> int:
-        """SIGTERM, and its exit code."""
+        """SIGTERM, and its exit code; what it may have left behind is killed."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
             return self._process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self

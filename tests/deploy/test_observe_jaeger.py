@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,8 +88,8 @@ def tags_of(span: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def watched(folder: Path, **variables: str) -> Iterator[Watched]:
-    """What `deploy/jaeger/run.sh` starts, with its model ready."""
+def started(folder: Path, **variables: str) -> Iterator[tuple[Program, Watched]]:
+    """What `deploy/jaeger/run.sh` starts, and the script itself."""
     tool("all-in-one", "make deploy-tools FOLDERS=jaeger builds Jaeger")
     query, otlp, target = free_address(), free_address(), free_address()
     millirank = folder / "millirank"
@@ -105,8 +106,15 @@ def watched(folder: Path, **variables: str) -> Iterator[Watched]:
     # MILLIRANK is the script's own variable; the sidecar's begin with MILLIRANK_.
     with Program(["sh", DEPLOY / "jaeger" / "run.sh"], settings) as running:
         running.wait_for_line('"message": "serving"')
-        wait_until_ready(target)
-        yield Watched(target, f"http://{query}", f"http://{otlp}")
+        yield running, Watched(target, f"http://{query}", f"http://{otlp}")
+
+
+@contextmanager
+def watched(folder: Path, **variables: str) -> Iterator[Watched]:
+    """The same with its model ready, until SIGTERM; no word of a test's texts is in what it printed."""
+    with started(folder, **variables) as (running, watching):
+        wait_until_ready(watching.target)
+        yield watching
         running.alive()
         assert running.end() == 143
     assert MARKER not in running.output
@@ -205,3 +213,15 @@ def _forced_llm_trace(folder: Path, variables: dict[str, str]) -> Trace:
         eventually(asked)
         provider.shutdown()
         return running.trace("caller", "chat gpt-4o-mini")
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_ends_both(tmp_path: Path) -> None:
+    """130, and neither Jaeger nor the sidecar is left."""
+    with started(tmp_path) as (running, watching):
+        assert get_json(f"{watching.query}/api/services")["errors"] is None
+        assert running.interrupt() == 130
+        for address in (watching.target, watching.query.removeprefix("http://")):
+            host, port = address.split(":")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, int(port)), timeout=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from router.arms import Availability, State, Strategy
 from router.policy import Routing
 from sidecar import telemetry
+from sidecar.request_frame import Arrival
 from sidecar.rerankers.base import BackendError, Limits, Scored
 from sidecar.settings import Mode
 from sidecar.telemetry import TelemetryError, _metric_exporter, _span_exporter
@@ -148,6 +150,23 @@ async def test_budget_misses_are_what_the_promise_does_not_allow() -> None:
     await _answer(parts, "blue", "red", budget_ms=96.0)
     (missed,) = parts.metrics()["millirank.budget.misses"]
     assert (missed["value"], missed["attributes"]) == (1, {"millirank.strategy": "cross_encoder"})
+
+
+async def test_a_caller_who_has_gone_is_counted() -> None:
+    """A deadline that passed on the caller's side is no answer and no error here: without this it would be nothing."""
+    reranker = ScriptedReranker()
+    reranker.gate = asyncio.Event()
+    parts = rig(reranker)
+    asked = request("red", "red", "blue", budget_ms=60_000.0)
+    arrival = Arrival("x", "x", {}, {}, "rpc.grpc.status_code", lambda failure: 0)
+    running = asyncio.create_task(parts.frame.run(arrival, lambda _: parts.pipeline.rerank(asked, None, parts.clock())))
+    await reranker.entered.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    metrics = parts.metrics()
+    assert metrics["millirank.abandoned"][0]["value"] == 1
+    assert "millirank.request.duration" not in metrics
 
 
 async def test_states_and_mode_are_told_while_they_last() -> None:
