@@ -213,7 +213,13 @@ def _beside(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise IndexFolderError(f"{target.parent} cannot be written to: {error.strerror}") from error
     with workshop as path:
-        yield Path(path)
+        try:
+            yield Path(path)
+        except OSError as error:  # the disk is full, most of the time
+            raise IndexFolderError(
+                f"{target} stays as it was, what was to replace it could not be written: {error.strerror or error}; "
+                f"make room in {target.parent} and do it again"
+            ) from error
 
 
 def _copy(target: Path, workshop: Path) -> Path:

@@ -12,6 +12,7 @@ Every file is replaced, never written into: the folder may share its files with 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,9 @@ def _write_json(path: Path, data: object) -> None:
 def _save_tensor(path: Path, tensor: Any) -> None:
     import torch
 
-    _replace(path, lambda target: torch.save(tensor, target))
+    data = io.BytesIO()  # into a file torch writes by itself, and a full disk is an error of its own then
+    torch.save(tensor, data)
+    _replace(path, lambda target: target.write_bytes(data.getbuffer()))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

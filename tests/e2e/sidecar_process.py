@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -49,12 +49,15 @@ def millirank(
 
 class SidecarProcess:
     """``with SidecarProcess({...}) as sidecar``: ``millirank serve`` on a free loopback port, killed at the latest on
-    the way out. Variables are settings as the environment has them."""
+    the way out. Variables are settings as the environment has them; ``wrapper`` is a command that runs the rest of its
+    line in its own place."""
 
-    def __init__(self, variables: Mapping[str, str] | None = None, *arguments: str) -> None:
+    def __init__(
+        self, variables: Mapping[str, str] | None = None, *arguments: str, wrapper: Sequence[str] = ()
+    ) -> None:
         environment = clean_environment(**{"MILLIRANK_LISTEN__TCP": "127.0.0.1:0", **(variables or {})})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "serve", *arguments],
+            [*wrapper, sys.executable, "-m", "sidecar", "serve", *arguments],
             env=environment,
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,

@@ -180,6 +180,30 @@ def test_interrupted_build_leaves_the_old_index(changing: Path, tmp_path: Path) 
 
 
 @needs_ragatouille
+def test_disk_that_is_full_leaves_the_old_index(changing: Path, tmp_path: Path) -> None:
+    """One line with the reason and exit code 1, the old index byte for byte, and nothing beside it. A limit on the size
+    of files stands in for the full disk."""
+    before = contents(changing)
+    ids = tmp_path / "ids.txt"
+    ids.write_text(f"{documents()[0].id}\n")
+    neighbours = {path.name for path in changing.parent.iterdir()}
+    ended = subprocess.run(
+        ["prlimit", "--fsize=1000", sys.executable, "-m", "sidecar", "index", "--to", changing, "--delete", ids],
+        env=clean_environment(HF_HUB_OFFLINE="1", PYTHONDONTWRITEBYTECODE="1"),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=LOADING_S,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert f"{changing} stays as it was, what was to replace it could not be written: File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert contents(changing) == before
+    assert {path.name for path in changing.parent.iterdir()} == neighbours
+
+
+@needs_ragatouille
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from millirank import Outcome, Reason
 
 from tests.e2e.sidecar_process import SidecarProcess
-from tests.faults.watched import ROOMY_MS, TOLERANCE_MS, Watched, until, watched
+from tests.faults.watched import QUERY, ROOMY_MS, TOLERANCE_MS, Watched, until, watched
 
 BUDGET_MS = 300.0
 # One worker, as one that nobody asks anything is not found to be frozen; with less patience than the default's 5 s.
@@ -36,6 +37,25 @@ def test_workers_that_die_or_freeze(number: signal.Signals) -> None:
         assert any(answer.reasons for answer in answers), "nothing was said of it"
         until(lambda: running.ask().outcome is Outcome.RANKED, "the workers are replaced")
         until(lambda: not gone & set(running.workers), "the old ones are gone")
+        running.settled()
+
+
+def test_worker_that_runs_out_of_memory() -> None:
+    """Invariants 2 and 10: a worker that may not allocate any more (the kernel's limit that ``memory_bytes`` sets,
+    drawn in while it runs) costs an answer its scores, with the reason; sidecar and memory stay as they were."""
+    long = [f"Passage {number}: " + f"words of many kinds, {number} of them, " * 40 for number in range(24)]
+    with watched(IMPATIENT) as running:
+        (worker,) = running.workers
+        before = resource.prlimit(worker, resource.RLIMIT_DATA)
+        resource.prlimit(worker, resource.RLIMIT_DATA, (2**20, before[1]))
+        # Forced: whether long documents are worth their time depends on the machine.
+        starved = running.client.rerank(QUERY, long, budget_ms=ROOMY_MS, reranker="minilm-l6", use_cache=False)
+        assert sorted(ranked.index for ranked in starved) == list(range(24))
+        assert not starved.fallback
+        assert set(starved.reasons) == {Reason.BACKEND_ERROR}, starved.degradations
+        if _runs(worker):
+            resource.prlimit(worker, resource.RLIMIT_DATA, before)
+        until(lambda: running.ask().outcome is Outcome.RANKED, "it ranks again")
         running.settled()
 
 
