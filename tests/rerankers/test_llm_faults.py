@@ -12,6 +12,7 @@ from sidecar.rerankers.llm import LlmReranker
 from tests.helpers import MARKER
 from tests.rerankers.fake_openai import FakeOpenAI, Fault
 from tests.rerankers.llm_cases import AT_ONCE, REQUEST, failure, request_for, until_loaded
+from tests.rerankers.silence import assert_silent
 
 FAULTS = [
     (Fault.HANG, TimeoutError, 0.3, "grader: no answer within 300 ms"),
@@ -59,16 +60,12 @@ async def test_fault(
     """Each fault is one precise error, in time, after one request, without any of the prompt's text."""
     caplog.set_level(logging.DEBUG)
     server.fault = fault
-    timeout_s = 0.3 if kind is TimeoutError else 2.0  # what does not hang must not lose the race on a busy machine
+    timeout_s = 0.3 if kind is TimeoutError else 10.0  # what does not hang must not lose the race on a busy machine
     error = await failure(llm.score(request_for(f"{MARKER} q", f"{MARKER} a", f"{MARKER} b"), timeout_s), within_s)
     assert type(error) is kind
     assert words in str(error)
     assert len(server.received) == 1
-    chain: BaseException | None = error
-    while chain is not None:
-        assert MARKER not in f"{chain} {chain!r} {vars(chain)}"
-        chain = chain.__cause__ or chain.__context__
-    assert MARKER not in caplog.text
+    assert_silent(error, caplog.text)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sidecar.held_signals import held_signals
 from tests.bench.processes import ROOT
 from tests.bench.report import BenchError
 
@@ -46,7 +47,7 @@ class Child:
         self._log = log
         self._pending = b""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
-        with log.open("wb") as errors:
+        with log.open("wb") as errors, held_signals():
             # In a session of its own: Ctrl-C reaches only the bench, which then stops its children in order.
             self._process = subprocess.Popen(
                 [python, "-m", f"tests.bench.rivals.{module}"],
