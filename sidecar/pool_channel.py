@@ -16,13 +16,10 @@ from millirank.v1.rerank_service_pb2_grpc import RerankServiceStub
 from opentelemetry import propagate
 
 from router.arms import Strategy
-from sidecar.messages import DegradationReason
 from sidecar.pool_addresses import target_of
 from sidecar.rerankers.base import (
     BackendError,
     BadOutputError,
-    CircuitOpenError,
-    IndexUnavailableError,
     NotReadyError,
     OverloadedError,
     RerankerError,
@@ -31,6 +28,7 @@ from sidecar.rerankers.base import (
 )
 from sidecar.rerankers.pool import PoolAnswer, PoolRefusedError
 from sidecar.rerankers.second_attempt import UnreachableError
+from sidecar.scored_prefix import error_of
 from sidecar.wire.words import DEGRADATION_REASON, STRATEGY, duration
 
 # gRPC's own default is 4 MiB; 1,000 results take about 60 kB.
@@ -68,21 +66,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
 )
-# What the pool's degradations are here; None: its time was over.
-_ERRORS: Mapping[DegradationReason, type[RerankerError] | None] = {
-    DegradationReason.BUDGET_TOO_SMALL: None,
-    DegradationReason.BUDGET_EXHAUSTED: None,
-    DegradationReason.BACKEND_TIMEOUT: None,
-    DegradationReason.OVERLOADED: OverloadedError,
-    DegradationReason.NOT_READY: NotReadyError,
-    DegradationReason.DRAINING: NotReadyError,
-    DegradationReason.BACKEND_ERROR: BackendError,
-    DegradationReason.CIRCUIT_OPEN: CircuitOpenError,
-    DegradationReason.BAD_OUTPUT: BadOutputError,
-    DegradationReason.INDEX_UNAVAILABLE: IndexUnavailableError,
-    DegradationReason.INTERNAL: BackendError,
-}
-_ERROR_OF_NUMBER = {DEGRADATION_REASON[reason]: error for reason, error in _ERRORS.items()}
+_ERRORS = {number: error_of(reason) for reason, number in DEGRADATION_REASON.items()}
 _REFUSED = frozenset(
     {
         grpc.StatusCode.NOT_FOUND,
@@ -193,7 +177,7 @@ def _scored(answer: pb.RerankResponse, count: int) -> Scored:
     if answer.degradations:
         worst = answer.degradations[0]
         shortfall = f"the pool: {worst.detail[:_MAX_DETAIL]}"
-        error = _ERROR_OF_NUMBER.get(worst.reason, BackendError)
+        error = _ERRORS.get(worst.reason, BackendError)
     elif unscored:
         shortfall, error = f"the pool has no score for {len(unscored)} of {count} candidates", BackendError
     return Scored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sidecar.messages import Degradation, DegradationReason, Usage
@@ -16,6 +17,20 @@ from sidecar.rerankers.base import (
     Scored,
 )
 
+# What an answer's degradation is to whoever asked for the scores; None: there was no time.
+_ERRORS: Mapping[DegradationReason, type[RerankerError] | None] = {
+    DegradationReason.BUDGET_TOO_SMALL: None,
+    DegradationReason.BUDGET_EXHAUSTED: None,
+    DegradationReason.BACKEND_TIMEOUT: None,
+    DegradationReason.OVERLOADED: OverloadedError,
+    DegradationReason.NOT_READY: NotReadyError,
+    DegradationReason.DRAINING: NotReadyError,
+    DegradationReason.BACKEND_ERROR: BackendError,
+    DegradationReason.CIRCUIT_OPEN: CircuitOpenError,
+    DegradationReason.BAD_OUTPUT: BadOutputError,
+    DegradationReason.INDEX_UNAVAILABLE: IndexUnavailableError,
+    DegradationReason.INTERNAL: BackendError,
+}
 _REASONS: tuple[tuple[type[RerankerError], DegradationReason], ...] = (
     (BadOutputError, DegradationReason.BAD_OUTPUT),
     (NotReadyError, DegradationReason.NOT_READY),
@@ -104,3 +119,26 @@ def reason_of(error: type[RerankerError] | None) -> DegradationReason:
     if error is None:
         return DegradationReason.BUDGET_EXHAUSTED
     return next(reason for kind, reason in _REASONS if issubclass(error, kind))
+
+
+def error_of(reason: DegradationReason) -> type[RerankerError] | None:
+    """What a degradation means to whoever asked for the scores elsewhere; None stands for time that ran out."""
+    return _ERRORS[reason]
+
+
+def as_scored(prefix: ScoredPrefix, count: int) -> Scored:
+    """The prefix as the answer to a call about ``count`` candidates: those behind it are unscored."""
+    missing = range(len(prefix.scores), count)
+    why = prefix.degradation
+    return Scored(
+        scores=prefix.scores + (0.0,) * len(missing),
+        tokens=prefix.usage.tokens,
+        cached=prefix.usage.cached_pairs,
+        queue_ms=prefix.queue_ms,
+        compute_ms=prefix.score_ms,
+        micro_usd=prefix.usage.micro_usd,
+        unscored=prefix.unscored.union(missing),
+        shortfall="" if why is None else why.detail,
+        shortfall_error=None if why is None else error_of(why.reason),
+        revision=prefix.revision,
+    )

@@ -40,12 +40,13 @@ class RerankService:
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
-                "Rerank": grpc.unary_unary_rpc_method_handler(self._rerank),
-                "ExplainRoute": grpc.unary_unary_rpc_method_handler(self._explain_route),
+                "Rerank": grpc.unary_unary_rpc_method_handler(self.rerank),
+                "ExplainRoute": grpc.unary_unary_rpc_method_handler(self.explain_route),
             },
         )
 
-    async def _rerank(self, data: bytes, context: _Context) -> bytes:
+    async def rerank(self, data: bytes, context: _Context) -> bytes:
+        """A RerankRequest in, a RerankResponse out; an error ends with ``context.abort``."""
         arrived, left_ms = time.monotonic(), _left_ms(context)
 
         async def handle(under_way: UnderWay) -> bytes:
@@ -56,7 +57,8 @@ class RerankService:
 
         return await _ended(await self._frame.run(_arrival("Rerank", context), handle), context)
 
-    async def _explain_route(self, data: bytes, context: _Context) -> bytes:
+    async def explain_route(self, data: bytes, context: _Context) -> bytes:
+        """An ExplainRouteRequest in, an ExplainRouteResponse out; an error ends with ``context.abort``."""
         arrived, left_ms = time.monotonic(), _left_ms(context)
 
         async def handle(under_way: UnderWay) -> bytes:

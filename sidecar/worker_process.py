@@ -222,7 +222,8 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 limit=PIPE_BUFFER_BYTES,
                 env=_environment(load.threads),
-                process_group=0,  # Ctrl-C in a terminal is for the parent alone
+                # Ctrl-C in a terminal is for the parent alone. (uvloop, which a Ray replica runs on, lacks process_group.)
+                start_new_session=True,
             )
         except OSError as error:
             return f"could not be started: {error.strerror}"

@@ -1,0 +1,1 @@
+"""How a sidecar, and a pool of models, are deployed."""
