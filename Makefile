@@ -91,6 +91,10 @@ bench-frozen: $(VENV)/dev ## 10,000 calls at 50 ms to a frozen sidecar: p99.9 of
 bench-load: $(VENV)/dev ## find the capacity, then load the sidecar at 0.5 to 10 times that; writes build/bench/load.json and .png
 	$(BIN)/python -m tests.bench.load $(if $(MINUTES),--minutes $(MINUTES))
 
+.PHONY: bench-scale
+bench-scale: $(VENV)/embedded ## a pool on Ray against a model in the process; writes build/bench/scale.json and .png
+	$(BIN)/python -m tests.bench.scale
+
 .PHONY: soak
 soak: $(VENV)/dev ## load, cancellations, reloads and restarts for MINUTES=20: nothing may grow, nothing may be lost
 	$(BIN)/python -m tests.bench.soak $(if $(MINUTES),--minutes $(MINUTES))
@@ -187,7 +191,7 @@ $(VENV)/dev: $(MANIFESTS) | $(VENV)/bin/python compiler
 
 $(VENV)/embedded: $(MANIFESTS) | $(VENV)/bin/python compiler
 	@echo "setting up $(VENV) with torch (several minutes, once)"
-	@$(PIP) install --quiet --constraint tests/ragatouille-constraints.txt $(LOCAL) -e '.[dev,embedded,ragatouille,llm-e2e]'
+	@$(PIP) install --quiet --constraint tests/ragatouille-constraints.txt $(LOCAL) -e '.[dev,embedded,ragatouille,llm-e2e,ray]'
 	@touch $@ $(VENV)/dev $(VENV)/demo
 
 clean: ## remove everything that was built or installed here

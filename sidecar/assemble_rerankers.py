@@ -19,6 +19,7 @@ from sidecar.reranker_settings import (
     HttpCrossEncoder,
     IndexedLateInteraction,
     LlmSettings,
+    LocalModelSettings,
     OnnxCrossEncoder,
     OnnxLateInteraction,
     PoolCrossEncoder,
@@ -49,9 +50,6 @@ _Simple: TypeAlias = (
     | PoolCrossEncoder
     | PoolLateInteraction
     | LlmSettings
-)
-_Local: TypeAlias = (
-    OnnxCrossEncoder | OnnxLateInteraction | TorchCrossEncoder | TorchLateInteraction | IndexedLateInteraction
 )
 
 
@@ -182,7 +180,7 @@ def _cascade(
         raise SettingsError(f"rerankers.{name}: {error}") from None
 
 
-def _loadable(configured: _Local) -> Loadable:
+def _loadable(configured: LocalModelSettings) -> Loadable:
     strategy = Strategy(configured.strategy)
     options = _options(configured)
     match configured:
@@ -207,7 +205,7 @@ def _loadable(configured: _Local) -> Loadable:
             return onnx_model(folder, strategy, options, configured.provider)
 
 
-def _options(configured: _Local) -> RunOptions:
+def _options(configured: LocalModelSettings) -> RunOptions:
     options = RunOptions(
         threads=configured.threads,
         max_tokens=configured.max_tokens,

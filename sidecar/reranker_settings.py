@@ -151,6 +151,11 @@ class IndexedLateInteraction(_LocalModel):
     collections: dict[str, str] = Field(min_length=1, description="name in `indexed_ref.collection` -> index folder")
 
 
+LocalModelSettings: TypeAlias = (
+    OnnxCrossEncoder | OnnxLateInteraction | TorchCrossEncoder | TorchLateInteraction | IndexedLateInteraction
+)
+
+
 class LlmSettings(_Reranker):
     """An LLM behind an OpenAI-compatible API. Off until base_url and model are set."""
 

@@ -222,7 +222,7 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 limit=PIPE_BUFFER_BYTES,
                 env=_environment(load.threads),
-                # Ctrl-C in a terminal is for the parent alone. (uvloop, which a Ray replica runs on, lacks process_group.)
+                # Ctrl-C in a terminal is for the parent alone. (A Ray replica's uvloop does not know process_group.)
                 start_new_session=True,
             )
         except OSError as error:

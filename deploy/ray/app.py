@@ -11,17 +11,10 @@ from ray import serve
 from deploy.ray.arguments import Arguments, Replicas
 from deploy.ray.ingress import Ingress
 from deploy.ray.replica import ModelReplica
-from sidecar.reranker_settings import (
-    IndexedLateInteraction,
-    OnnxCrossEncoder,
-    OnnxLateInteraction,
-    TorchCrossEncoder,
-    TorchLateInteraction,
-)
+from sidecar.reranker_settings import LocalModelSettings
 from sidecar.settings import SettingsError, load
 
 INGRESS = "ingress"
-_HEAVY = OnnxCrossEncoder | OnnxLateInteraction | TorchCrossEncoder | TorchLateInteraction | IndexedLateInteraction
 _GRACE_S = 5.0  # accepted requests of a replica that is replaced; their budgets are far shorter
 
 
@@ -34,7 +27,7 @@ def build(arguments: Arguments) -> serve.Application:
     heavy = {
         name: configured
         for name, configured in settings.rerankers.items()
-        if configured.enabled and isinstance(configured, _HEAVY)
+        if configured.enabled and isinstance(configured, LocalModelSettings)
     }
     unknown = [name for name in arguments.models if name not in heavy]
     if unknown or INGRESS in heavy:
@@ -76,6 +69,6 @@ def _deployment(kind: type[Any], name: str, replicas: Replicas) -> serve.Deploym
     )
 
 
-def _with_threads(configured: _HEAVY, replicas: Replicas) -> _HEAVY:
+def _with_threads(configured: LocalModelSettings, replicas: Replicas) -> LocalModelSettings:
     """A replica has the CPUs that Ray has given it, not those of its machine."""
     return configured.model_copy(update={"threads": configured.threads or max(1, int(replicas.cpus))})

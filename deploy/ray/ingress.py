@@ -73,14 +73,14 @@ class Ingress:
     async def Rerank(self, data: bytes, grpc_context: RayServegRPCContext) -> Encoded:
         """`RerankService.Rerank`."""
         try:
-            return Encoded(await self._core.service.rerank(data, _Context(grpc_context)))  # type: ignore[arg-type]
+            return Encoded(await self._core.service.rerank(data, _Context(grpc_context)))
         except _AbortedError:
             return Encoded()
 
     async def ExplainRoute(self, data: bytes, grpc_context: RayServegRPCContext) -> Encoded:
         """`RerankService.ExplainRoute`."""
         try:
-            return Encoded(await self._core.service.explain_route(data, _Context(grpc_context)))  # type: ignore[arg-type]
+            return Encoded(await self._core.service.explain_route(data, _Context(grpc_context)))
         except _AbortedError:
             return Encoded()
 

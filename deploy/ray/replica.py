@@ -16,7 +16,7 @@ from sidecar import telemetry as telemetry_setup
 from sidecar.assemble_rerankers import simple
 from sidecar.estimates import Estimates
 from sidecar.profile_watch import ProfileWatch
-from sidecar.reranker_settings import RerankerSettings
+from sidecar.reranker_settings import LocalModelSettings
 from sidecar.rerankers.base import ScoreRequest
 from sidecar.rerankers.pool import PoolAnswer
 from sidecar.scheduler import Scheduling
@@ -38,7 +38,7 @@ class ModelReplica:
     Requests that wait here share the child chunk by chunk, in the order of their deadlines.
     """
 
-    async def __init__(self, name: str, configured: RerankerSettings, settings: Settings) -> None:  # type: ignore[misc]
+    async def __init__(self, name: str, configured: LocalModelSettings, settings: Settings) -> None:  # type: ignore[misc]
         """Returns once the model can score, since Ray sends requests from then on. Raises ModelNotLoadedError."""
         self._name = name
         self._telemetry = telemetry_setup.set_up(os.environ, None)

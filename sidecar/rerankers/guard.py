@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from router.arms import Availability, State
 from sidecar.rerankers.base import CircuitOpenError, RerankerError
-from sidecar.rerankers.breaker import Breaker, Permit
+from sidecar.rerankers.breaker import Breaker, BreakerRules, Permit
 
 _USUAL_WEIGHT = 0.1  # of the newest call in the moving mean: about the last ten count
 
@@ -28,11 +28,13 @@ class GuardedCall:
 class Guard:
     """One backend's. ``timeout_s`` is the longest that any call may take; ``clock`` gives monotonic seconds."""
 
-    def __init__(self, name: str, timeout_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, timeout_s: float, clock: Callable[[], float], rules: BreakerRules | None = None
+    ) -> None:
         self._name = name
         self._timeout_s = timeout_s
         self._clock = clock
-        self._breaker = Breaker()
+        self._breaker = Breaker(rules)
         self._usual_s = 0.0  # moving mean of calls that succeeded
 
     def availability(self, off: str, warming: str) -> Availability:

@@ -27,6 +27,7 @@ from sidecar.rerankers.base import (
     Scored,
     ScoreRequest,
 )
+from sidecar.rerankers.breaker import BreakerRules
 from sidecar.rerankers.guard import Guard
 from sidecar.rerankers.second_attempt import SecondAttempts
 
@@ -34,6 +35,8 @@ from sidecar.rerankers.second_attempt import SecondAttempts
 _WARM_UP = ((1, 8), (1, 32), (4, 32), (12, 64), (24, 64))
 _PRIOR = LatencyPrior(base_ms=10.0, ms_per_token=0.3)  # only until the warm-up has measured
 _QUERY_TOKENS = 64
+# A pool replaces a replica that died within seconds: it is tried again sooner than somebody else's API.
+_RULES = BreakerRules(first_pause_s=1.0, longest_pause_s=15.0)
 # How often the pool is asked which model it runs, unless its answers have told; also how often a pool that is not there
 # is looked for. So long, at most, is an answer kept that a model gave which the pool has replaced meanwhile.
 LOOK_S = 2.0
@@ -110,7 +113,7 @@ class PoolReranker:
         self._max_tokens = max_tokens
         self._timeout_s = timeout_s
         self._clock = clock
-        self._guard = Guard(name, timeout_s, clock)
+        self._guard = Guard(name, timeout_s, clock, _RULES)
         self._estimator = LatencyEstimator(_PRIOR)
         self._attempts = SecondAttempts(clock)
         self._ways_ms: list[float] = []

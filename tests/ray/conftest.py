@@ -1,0 +1,38 @@
+"""One Ray for all tests of this folder: starting it takes longer than most of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("ray") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[object]:
+    """A running Ray without a pool."""
+    from tests.ray.cluster import running
+
+    with running() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A pool of one model."""
+    return write_config(tmp_path / "pool.toml")
+
+
+def write_config(path: Path, max_tokens: int = 128) -> Path:
+    """Settings of a pool with the embedded cross-encoder alone; another truncation is another revision of it."""
+    path.write_text(
+        "[rerankers.minilm-l6]\nenabled = false\n[rerankers.llm]\nenabled = false\n"
+        f"[rerankers.tiny-cross-encoder]\nmax_tokens = {max_tokens}\n"
+        "[budget]\nreserve_ms = 5.0\n",
+        encoding="utf-8",
+    )
+    return path
