@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-if importlib.util.find_spec("ray") is None:
-    collect_ignore_glob = ["test_*.py"]
+if TYPE_CHECKING:
+    from tests.ray.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
-def ray() -> Iterator[object]:
+def ray() -> Iterator[Cluster]:
     """A running Ray without a pool."""
     from tests.ray.cluster import running
 
     with running() as cluster:
         yield cluster
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A pool of one model."""
-    return write_config(tmp_path / "pool.toml")
 
 
 def write_config(path: Path, max_tokens: int = 128) -> Path:

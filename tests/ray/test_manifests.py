@@ -44,7 +44,7 @@ def test_serve_takes_the_configuration(config: dict[str, Any]) -> None:
 
 
 def test_the_models_that_are_scaled_are_configured(tmp_path: Path) -> None:
-    """Every name under `models` is a deployment of the pool's settings in the ConfigMap, which are those of the file."""
+    """Every name under `models` is a reranker of the ConfigMap's settings, which are those of the file."""
     text = manifests()["ConfigMap"]["data"]["pool.toml"]
     file = tmp_path / "pool.toml"
     file.write_text(text, encoding="utf-8")
@@ -68,9 +68,8 @@ def test_the_service_finds_the_workers_and_their_port() -> None:
     assert service["clusterIP"] == "None"
     assert service["selector"].items() <= labels.items()
     (container,) = group["template"]["spec"]["containers"]
-    assert (
-        [port["containerPort"] for port in container["ports"]] == [port["port"] for port in service["ports"]] == [9000]
-    )
+    assert [port["containerPort"] for port in container["ports"]] == [9000]
+    assert [port["port"] for port in service["ports"]] == [9000]
 
 
 def test_the_image_copies_only_what_is_there() -> None:
