@@ -183,7 +183,7 @@ def test_a_rolling_update_of_the_model(pool: Cluster, tmp_path: Path) -> None:
         thread = threading.Thread(target=load)
         thread.start()
         try:
-            pool.deploy(arguments(write_config(tmp_path / "rolled.toml", max_tokens=32)))
+            pool.deploy(arguments(write_config(tmp_path / "rolled.toml", max_tokens=60)))
             time.sleep(5.0)  # the ingress and the sidecar look at what the pool runs every 2 s
             after = [client.rerank(QUERY, texts, reranker=ARM, budget_ms=2_000.0) for _ in range(10)]
         finally:
