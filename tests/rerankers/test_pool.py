@@ -11,6 +11,7 @@ from dataclasses import replace
 import grpc
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from router.arms import Availability, State, Strategy
 from router.policy import Routing
@@ -108,7 +109,7 @@ async def test_the_trace_goes_on_in_the_pool(pooled: PoolReranker, there: tuple[
     """The pool's server span is a child of the span that was current at the call."""
     spans = there[1].spans
     spans.clear()
-    with there[1].tracer.start_as_current_span("score") as span:
+    with TracerProvider(shutdown_on_exit=False).get_tracer("near").start_as_current_span("score") as span:
         await pooled.score(REQUEST, PATIENT_S)
         context = span.get_span_context()
     server = there[1].span("millirank.v1.RerankService/Rerank")
