@@ -221,8 +221,8 @@ class AsyncClient(ClientBase):
         self._closed = True
         if self._connection is not None:
             await self._connection.channel.close()
-        if self._replies:
-            await asyncio.wait(self._replies)
+        if running := {*self._replies, *self._probes}:
+            await asyncio.wait(running)
 
     async def __aenter__(self) -> Self:
         self._check_usable()
