@@ -228,7 +228,7 @@ function considered(arms) {
     make(
       "tr",
       { className: arm.verdict },
-      cell(`${arm.arm} at ${arm.k}`), cell(words(arm.verdict)), cell(arm.detail, "faint"),
+      cell(arm.k ? `${arm.arm} at ${arm.k}` : "first-stage order"), cell(words(arm.verdict)), cell(arm.detail, "faint"),
       cell(arm.p50_ms ? `${arm.p50_ms.toFixed(1)} / ${arm.p95_ms.toFixed(1)} ms` : "", "number"),
     ),
   );

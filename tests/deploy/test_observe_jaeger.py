@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from millirank import Client, Strategy
@@ -147,6 +148,18 @@ def test_one_tree_from_a_go_service_to_the_chunks(search: Path, tmp_path: Path) 
         )
         assert ended.returncode == 0, ended.stderr
         trace = running.trace("search", "score")
+        drawn = subprocess.run(
+            [
+                sys.executable,
+                REPOSITORY / "docs" / "trace_picture.py",
+                f"--jaeger={running.query}",
+                f"--trace={trace.data['traceID']}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+        ).stdout
 
     (root,) = trace.named("search")
     (call,) = trace.named("millirank.Rerank")
@@ -171,6 +184,14 @@ def test_one_tree_from_a_go_service_to_the_chunks(search: Path, tmp_path: Path) 
         sum(tags_of(each)["millirank.compute_ms"] for each in scores), abs=0.05
     )
     assert MARKER not in json.dumps(trace.data)
+
+    # The picture for who has no web pages of Jaeger: every span has a bar, every arm its line.
+    picture = ElementTree.fromstring(drawn)  # noqa: S314 - ours
+    bars = picture.findall("{http://www.w3.org/2000/svg}rect")
+    assert len(bars) == len(trace.spans) + 1  # and the background
+    words = [each.text or "" for each in picture.findall("{http://www.w3.org/2000/svg}text")]
+    assert {"search", "route", "score"} <= set(words)
+    assert any("minilm-l6@10: chosen: " in each for each in words)
 
 
 @pytest.mark.timeout(300)
