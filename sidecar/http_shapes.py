@@ -46,7 +46,7 @@ def read_request(
     if not isinstance(asked, dict):
         raise InvalidFieldError("(body)", "is not a JSON object; send one with 'query' and 'documents'")
     if unknown := sorted(set(asked) - _KEYS):
-        name = ascii(unknown[0])[1:-1][:64]
+        name = ascii(unknown[0])[1:-1][:64] or "(a key without a name)"
         raise InvalidFieldError(name, f"is not known here; known are {', '.join(sorted(_KEYS))}")
     texts = _texts(asked.get("documents"), most)
     query, model = _string("query", asked.get("query")), _string("model", asked.get("model", ""))

@@ -131,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _table(runs: Sequence[Run]) -> Table:
-    table = Table("target", "inputs", "edges", "seconds", "found")
+    table = Table("target", "inputs", "edges", "seconds")
+    table.add_column("found", overflow="fold")  # a path that is cut is none
     for run in runs:
         found = ", ".join(str(path.relative_to(_ROOT)) for path in run.findings)
         found = found or (f"failed, see build/fuzz/{run.target}/log.txt" if run.failed else "nothing")

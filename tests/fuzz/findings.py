@@ -11,6 +11,8 @@ FINDINGS: tuple[tuple[str, bytes], ...] = (
     ("http", b'\n\n\n{"query": "q", "documents": ["d"], ' + _HALF + b": 1}"),
     ("http", b'\n\xff\n\n{"query": "q", "documents": ["d"]}'),
     ("http", b'\n\n\xff\n{"query": "q", "documents": ["d"]}'),
+    # The error named no field.
+    ("http", b'\n\n\n{"": 1}'),
     ("config", b"mode = " + _DEEP),
     ("config", b"\0MODE=" + _DEEP),
     ("profile", b"{" + _HALF + b": 1}"),
