@@ -268,6 +268,8 @@ class AsyncClient(ClientBase):
     async def _ask(self, call: RerankCall[Any], metadata: Metadata) -> Reply:
         rerank = self._connected().rerank
         if self._silence.lasts():
+            # The health check that ends the silence runs on this loop: callers in a tight loop must not starve it.
+            await asyncio.sleep(0)
             return call.held_back()
         rpc = rerank(call.message(), timeout=call.rpc_timeout_s(), metadata=metadata)
         reply = asyncio.ensure_future(self._reply(rpc))
