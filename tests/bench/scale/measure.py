@@ -20,14 +20,17 @@ from router.policy import Routing
 from sidecar.assemble_core import Core, build_core
 from sidecar.messages import Completeness, Request
 from sidecar.reranker_settings import OnnxCrossEncoder, PoolCrossEncoder
-from sidecar.settings import Settings
+from sidecar.settings import SchedulingSettings, Settings
 from tests.helpers import request as request_of
 from tests.ray.cluster import Cluster
 
 MODEL = "tiny-cross-encoder"
 CANDIDATES = 20
 _WORDS = "the csv module reads and writes rows of a file as lists of text with a delimiter between the fields " * 3
-_BUDGET_MS = 2_000.0
+# Budgets are no limit here, and all candidates of a request go before others': a rest that waits for callers who never
+# stop would not be scored at all.
+_BUDGET_MS = 20_000.0
+_SCHEDULING = SchedulingSettings(mandatory_documents=CANDIDATES)
 _ONE_BY_ONE = 150
 _AT_ONCE = 6
 _TOGETHER_S = 8.0
@@ -65,13 +68,13 @@ class Way:
 async def in_process() -> Measured:
     """The model in a child of this process, with one thread, as a sidecar runs it."""
     configured = OnnxCrossEncoder(model=f"embedded:{MODEL}", threads=1)
-    return await _core(Settings(rerankers={MODEL: configured}))
+    return await _core(Settings(rerankers={MODEL: configured}, scheduling=_SCHEDULING))
 
 
 async def pooled(cluster: Cluster) -> Measured:
     """The same pipeline, whose model is on the pool."""
     configured = PoolCrossEncoder(engine="grpc", addresses=(cluster.address,))
-    return await _core(Settings(rerankers={MODEL: configured}))
+    return await _core(Settings(rerankers={MODEL: configured}, scheduling=_SCHEDULING))
 
 
 def arguments(replicas: int, folder: Path) -> Arguments:
@@ -79,7 +82,7 @@ def arguments(replicas: int, folder: Path) -> Arguments:
     config = folder / "pool.toml"
     config.write_text(
         "[rerankers.minilm-l6]\nenabled = false\n[rerankers.llm]\nenabled = false\n[cache]\npairs_bytes = 0\n"
-        "results_bytes = 0\n",
+        f"results_bytes = 0\n[scheduling]\nmandatory_documents = {CANDIDATES}\n",
         encoding="utf-8",
     )
     return Arguments(
