@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import argparse
 import functools
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 import grpc
 from rich.console import Console
 
 from tests.bench import decision, install, models, passthrough, start
+from tests.bench.command import EXIT_FAILURE, carry_out, positive
 from tests.bench.progress import Steps
 from tests.bench.report import FIGURES, BenchError, Report, Section, prepare, show, show_figures
 
 _OUT = Path("build/bench/sidecar.json")
-_LOG_WIDTH = 140
-_EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
 
-_Measure = Callable[[Path, Steps], Section]
+_Part = Callable[[Path, Steps], Section]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when everything that was asked for could be measured."""
     parsed = _parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_LOG_WIDTH)
-    # A SIGTERM takes the way of Ctrl-C: through every `finally`, so that no child is left.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        prepare(parsed.out)
-        report = _run(console, _chosen(parsed), _left_out(parsed))
-        show_figures(console, report)
-        report.write(parsed.out)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return _EXIT_INTERRUPTED
-    except BenchError as error:
-        sys.stderr.write(f"bench: {error}\n")
-        return _EXIT_FAILURE
+    return carry_out(functools.partial(_measure, parsed), log_width=140)
+
+
+def _measure(parsed: argparse.Namespace, console: Console) -> int:
+    prepare(parsed.out)
+    report = _run(console, _chosen(parsed), _left_out(parsed))
+    show_figures(console, report)
+    report.write(parsed.out)
     console.print(f"written to {parsed.out}; took {report.took_s:.0f} s", highlight=False)
     # Every part has one figure.
-    return 0 if len(report.figures()) + len(_left_out(parsed)) == len(FIGURES) else _EXIT_FAILURE
+    return 0 if len(report.figures()) + len(_left_out(parsed)) == len(FIGURES) else EXIT_FAILURE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,28 +48,21 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", choices=_PARTS, metavar="PART", help=f"one of {', '.join(_PARTS)}; can be repeated"
     )
     parser.add_argument("--no-install", action="store_true", help="leave the install out (it needs a package index)")
-    parser.add_argument("--rounds", type=_positive, default=12, help="rounds of the passthrough (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=12, help="rounds of the passthrough (default: %(default)s)")
     parser.add_argument(
-        "--requests", type=_positive, default=200, help="requests in each of its rounds (default: %(default)s)"
+        "--requests", type=positive, default=200, help="requests in each of its rounds (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=_OUT, metavar="FILE", help="default: %(default)s")
     return parser
 
 
-_PARTS: Mapping[str, _Measure] = {
+_PARTS: Mapping[str, _Part] = {
     "passthrough": passthrough.measure,
     "decision": decision.measure,
     "models": models.measure,
     "start": start.measure,
     "install": install.measure,
 }
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
 
 
 def _left_out(parsed: argparse.Namespace) -> dict[str, str]:
@@ -93,14 +73,14 @@ def _left_out(parsed: argparse.Namespace) -> dict[str, str]:
     return left_out
 
 
-def _chosen(parsed: argparse.Namespace) -> dict[str, _Measure]:
+def _chosen(parsed: argparse.Namespace) -> dict[str, _Part]:
     chosen = {name: measure for name, measure in _PARTS.items() if name not in _left_out(parsed)}
     if "passthrough" in chosen:
         chosen["passthrough"] = functools.partial(passthrough.measure, rounds=parsed.rounds, requests=parsed.requests)
     return chosen
 
 
-def _run(console: Console, parts: Mapping[str, _Measure], left_out: Mapping[str, str]) -> Report:
+def _run(console: Console, parts: Mapping[str, _Part], left_out: Mapping[str, str]) -> Report:
     """Measure one part after the other; one that can't be measured does not stop the others."""
     began = time.monotonic()
     sections: dict[str, Section] = {}
@@ -116,10 +96,6 @@ def _run(console: Console, parts: Mapping[str, _Measure], left_out: Mapping[str,
             else:
                 show(console, sections[name])
     return Report(sections, missing, time.monotonic() - began)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

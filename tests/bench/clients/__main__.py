@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import functools
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import grpc
@@ -19,6 +16,7 @@ from rich.console import Console
 from tests.bench import passthrough
 from tests.bench.clients import overhead
 from tests.bench.clients.programs import PROGRAMS, ToolchainMissingError
+from tests.bench.command import EXIT_FAILURE, carry_out, positive
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError, Report, Section, prepare, show, show_figures
 
@@ -26,9 +24,6 @@ FIGURES = (*(program.figure for program in PROGRAMS), "passthrough_x_echo_p50", 
 """Always in the report; null where a part could not be measured."""
 
 _OUT = Path("build/bench/clients.json")
-_LOG_WIDTH = 170
-_EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
 
 
 class ClientsReport(Report):
@@ -47,27 +42,19 @@ class ClientsReport(Report):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when everything that was asked for could be measured, languages without a toolchain aside."""
     parsed = _parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_LOG_WIDTH)
-    # A SIGTERM takes the way of Ctrl-C: through every `finally`, so that no child is left.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        prepare(parsed.out)
-        report, failed = _run(console, _chosen(parsed))
-        show_figures(console, report)
-        report.write(parsed.out)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return _EXIT_INTERRUPTED
-    except BenchError as error:
-        sys.stderr.write(f"bench: {error}\n")
-        return _EXIT_FAILURE
+    return carry_out(functools.partial(_measure, parsed), log_width=170)
+
+
+def _measure(parsed: argparse.Namespace, console: Console) -> int:
+    prepare(parsed.out)
+    report, failed = _run(console, _chosen(parsed))
+    show_figures(console, report)
+    report.write(parsed.out)
     console.print(f"written to {parsed.out}; took {report.took_s:.0f} s", highlight=False)
-    return _EXIT_FAILURE if failed else 0
+    return EXIT_FAILURE if failed else 0
 
 
-_Measure = Callable[[Path, Steps], Section]
+_Part = Callable[[Path, Steps], Section]
 _PASSTHROUGH = "passthrough"
 _PARTS = (*(program.name.lower() for program in PROGRAMS), _PASSTHROUGH)
 
@@ -81,21 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", choices=_PARTS, metavar="PART", help=f"one of {', '.join(_PARTS)}; can be repeated"
     )
-    parser.add_argument("--rounds", type=_positive, default=12, help="of each part (default: %(default)s)")
-    parser.add_argument("--calls", type=_positive, default=200, help="in each round (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=12, help="of each part (default: %(default)s)")
+    parser.add_argument("--calls", type=positive, default=200, help="in each round (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=_OUT, metavar="FILE", help="default: %(default)s")
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _chosen(parsed: argparse.Namespace) -> Mapping[str, _Measure]:
-    parts: dict[str, _Measure] = {
+def _chosen(parsed: argparse.Namespace) -> Mapping[str, _Part]:
+    parts: dict[str, _Part] = {
         program.name.lower(): functools.partial(overhead.measure, program, rounds=parsed.rounds, calls=parsed.calls)
         for program in PROGRAMS
     }
@@ -103,7 +83,7 @@ def _chosen(parsed: argparse.Namespace) -> Mapping[str, _Measure]:
     return {name: part for name, part in parts.items() if not parsed.only or name in parsed.only}
 
 
-def _run(console: Console, parts: Mapping[str, _Measure]) -> tuple[ClientsReport, bool]:
+def _run(console: Console, parts: Mapping[str, _Part]) -> tuple[ClientsReport, bool]:
     """Measure one part after the other; one that can't be measured does not stop the others. Whether one failed."""
     began = time.monotonic()
     sections: dict[str, Section] = {}
@@ -123,10 +103,6 @@ def _run(console: Console, parts: Mapping[str, _Measure]) -> tuple[ClientsReport
             else:
                 show(console, sections[name])
     return ClientsReport(sections, missing, time.monotonic() - began), failed
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
+import functools
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
+from tests.bench.command import carry_out
 from tests.bench.load.measure import FACTORS, ORDERS, Bench, Durations, split_cpus
 from tests.bench.load.plot import draw
 from tests.bench.load.report import LoadReport, show, show_figures
 from tests.bench.load.traffic import Traffic
 from tests.bench.progress import Steps
-from tests.bench.report import BenchError, prepare
+from tests.bench.report import prepare
 
 _OUT = Path("build/bench/load.json")
-_LOG_WIDTH = 220
-_EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
 # Of the whole time: what a trial of the capacity, a rate, a part of the step and the requests before each take.
 _TRIAL_SHARE, _RATE_SHARE, _STEP_SHARE, _WARM_UP_SHARE = 0.012, 0.03, 0.022, 0.005
 
@@ -31,25 +27,17 @@ _TRIAL_SHARE, _RATE_SHARE, _STEP_SHARE, _WARM_UP_SHARE = 0.012, 0.03, 0.022, 0.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when everything was measured; whether the figures are good is for the reader."""
     parsed = _parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_LOG_WIDTH)
-    # A SIGTERM takes the way of Ctrl-C: through every `finally`, so that no child is left.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        prepare(parsed.out)
-        report = _measure(console, parsed)
-        for name, run in report.runs.items():
-            show(console, name, run)
-        show_figures(console, report)
-        report.write(parsed.out)
-        draw(parsed.out.with_suffix(".png"), report.runs, report.capacity_per_s)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return _EXIT_INTERRUPTED
-    except BenchError as error:
-        sys.stderr.write(f"bench: {error}\n")
-        return _EXIT_FAILURE
+    return carry_out(functools.partial(_report, parsed), log_width=220)
+
+
+def _report(parsed: argparse.Namespace, console: Console) -> int:
+    prepare(parsed.out)
+    report = _measure(console, parsed)
+    for name, run in report.runs.items():
+        show(console, name, run)
+    show_figures(console, report)
+    report.write(parsed.out)
+    draw(parsed.out.with_suffix(".png"), report.runs, report.capacity_per_s)
     console.print(f"written to {parsed.out} and its .png; took {report.took_s:.0f} s", highlight=False)
     return 0
 
@@ -95,10 +83,6 @@ def _measure(console: Console, parsed: argparse.Namespace) -> LoadReport:
         capacity = parsed.capacity or bench.capacity()
         runs = bench.runs(parsed.order or tuple(ORDERS), capacity, parsed.factor or FACTORS)
     return LoadReport(capacity, runs, cpus, durations, time.monotonic() - began)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import argparse
 import functools
-import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
+from tests.bench.command import EXIT_FAILURE, carry_out, positive
 from tests.bench.progress import Steps
-from tests.bench.report import BenchError, prepare, show, show_figures
+from tests.bench.report import prepare, show, show_figures
 from tests.bench.rerankers.measure import PARTS, Choice, measure
 
 _OUT = Path("build/bench/rerankers.json")
-_LOG_WIDTH = 160
-_EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when everything that was asked for could be measured, absent rivals aside."""
     parsed = _parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_LOG_WIDTH)
-    # A SIGTERM takes the way of Ctrl-C: through every `finally`, so that no child is left.
-    signal.signal(signal.SIGTERM, _interrupt)
+    return carry_out(functools.partial(_measure, parsed))
+
+
+def _measure(parsed: argparse.Namespace, console: Console) -> int:
     choice = Choice(
         parts=tuple(parsed.only or PARTS),
         rounds=parsed.rounds,
@@ -39,20 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         without=tuple(parsed.without or ()),
         collection=parsed.collection,
     )
-    try:
-        prepare(parsed.out)
-        with tempfile.TemporaryDirectory(prefix="millirank-bench-") as folder, Steps(console) as steps:
-            report = measure(choice, Path(folder), steps, functools.partial(show, console))
-        show_figures(console, report)
-        report.write(parsed.out)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return _EXIT_INTERRUPTED
-    except BenchError as error:
-        sys.stderr.write(f"bench: {error}\n")
-        return _EXIT_FAILURE
+    prepare(parsed.out)
+    with tempfile.TemporaryDirectory(prefix="millirank-bench-") as folder, Steps(console) as steps:
+        report = measure(choice, Path(folder), steps, functools.partial(show, console))
+    show_figures(console, report)
+    report.write(parsed.out)
     console.print(f"written to {parsed.out}; took {report.took_s:.0f} s", highlight=False)
-    return _EXIT_FAILURE if set(choice.parts) & set(report.missing) else 0
+    return EXIT_FAILURE if set(choice.parts) & set(report.missing) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="leave out contenders whose name contains WORD, such as infinity; can be repeated",
     )
     parser.add_argument(
-        "--rounds", type=_positive, default=7, help="of each shape of request, at most (default: %(default)s)"
+        "--rounds", type=positive, default=7, help="of each shape of request, at most (default: %(default)s)"
     )
     parser.add_argument(
         "--minutes",
@@ -89,17 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=_OUT, metavar="FILE", help="default: %(default)s")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
+import functools
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -21,15 +19,13 @@ from sidecar.calibrate.records import LatencySample
 from sidecar.calibrate.sweep_latency import sweep_latency
 from sidecar.calibrate.sweep_quality import SweepError
 from sidecar.settings import Settings
+from tests.bench.command import carry_out, positive
 from tests.bench.progress import Steps
-from tests.bench.report import BenchError, Section, prepare, show, show_figures
+from tests.bench.report import Section, prepare, show, show_figures
 from tests.bench.router.figures import RouterReport, collection_section, stage_section
 from tests.bench.router.redraws import run
 
 _OUT = Path("build/bench/router.json")
-_LOG_WIDTH = 160
-_EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
 _LATENCY_S = 30.0  # for each collection
 _REQUESTS = 100  # of every arm and k that is fast enough; the policies' documents are warm, so nothing else is timed
 
@@ -37,35 +33,29 @@ _REQUESTS = 100  # of every arm and k that is fast enough; the policies' documen
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when everything could be measured."""
     parsed = _parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_LOG_WIDTH)
-    # A SIGTERM takes the way of Ctrl-C: through every `finally`, so that no child is left.
-    signal.signal(signal.SIGTERM, _interrupt)
+    return carry_out(
+        functools.partial(_report, parsed), errors=(CollectionError, SweepError, PrivateSidecarError, OSError)
+    )
+
+
+def _report(parsed: argparse.Namespace, console: Console) -> int:
     began = time.monotonic()
-    try:
-        prepare(parsed.out)
-        with tempfile.TemporaryDirectory(prefix="millirank-bench-") as folder, Steps(console) as steps:
-            cache = Path(folder) if parsed.cache is None else parsed.cache
-            measured = _measured(folders(parsed.collections), cache, steps)
-            steps.begin("halves", len(measured) * len(FIRST_STAGES) * parsed.redraws)
-            results = run(measured, parsed.redraws, parsed.seed, steps.done)
-        rerankers = measured[0][0].strategies
-        sections: dict[str, Section] = {}
-        for stage in FIRST_STAGES:
-            sections[stage] = stage_section(results, stage, rerankers)
-            sections[f"{stage} by collection"] = collection_section(results, stage)
-        for section in sections.values():
-            show(console, section)
-        report = RouterReport(sections, {}, time.monotonic() - began, _sizes(measured))
-        show_figures(console, report)
-        report.write(parsed.out)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return _EXIT_INTERRUPTED
-    except (BenchError, CollectionError, SweepError, PrivateSidecarError, OSError) as error:
-        sys.stderr.write(f"bench: {error}\n")
-        return _EXIT_FAILURE
+    prepare(parsed.out)
+    with tempfile.TemporaryDirectory(prefix="millirank-bench-") as folder, Steps(console) as steps:
+        cache = Path(folder) if parsed.cache is None else parsed.cache
+        measured = _measured(folders(parsed.collections), cache, steps)
+        steps.begin("halves", len(measured) * len(FIRST_STAGES) * parsed.redraws)
+        results = run(measured, parsed.redraws, parsed.seed, steps.done)
+    rerankers = measured[0][0].strategies
+    sections: dict[str, Section] = {}
+    for stage in FIRST_STAGES:
+        sections[stage] = stage_section(results, stage, rerankers)
+        sections[f"{stage} by collection"] = collection_section(results, stage)
+    for section in sections.values():
+        show(console, section)
+    report = RouterReport(sections, {}, time.monotonic() - began, _sizes(measured))
+    show_figures(console, report)
+    report.write(parsed.out)
     console.print(f"written to {parsed.out}; took {report.took_s:.0f} s", highlight=False)
     return 0
 
@@ -82,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--collections", type=Path, required=True, metavar="FOLDER", help="whose sub-folders are collections"
     )
     parser.add_argument(
-        "--redraws", type=_positive, default=20, help="halves of each collection's queries (default: %(default)s)"
+        "--redraws", type=positive, default=20, help="halves of each collection's queries (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the halves (default: %(default)s)")
     parser.add_argument(
@@ -125,17 +115,6 @@ def _sizes(measured: Sequence[tuple[Measured, Sequence[LatencySample]]]) -> dict
         }
         for one, samples in measured
     }
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

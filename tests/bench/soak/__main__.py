@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from millirank import AsyncClient, Outcome
 from rich.console import Console
 
 from tests.bench import processes
 from tests.bench.arms import settle
+from tests.bench.command import EXIT_FAILURE, carry_out
 from tests.bench.connection import connect
 from tests.bench.load.traffic import BUDGETS_MS, Arrival, Rate, Traffic
 from tests.bench.progress import Steps
@@ -42,8 +42,6 @@ _SMALL = {
     "MILLIRANK_CACHE__PAIRS_BYTES": "1000000",
     "MILLIRANK_RERANKERS__MINILM_L6__VECTOR_BYTES": "4000000",
 }
-_EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
 
 
 class Soak:
@@ -179,20 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--minutes", type=float, default=20.0, help="how long it takes (default: %(default)g)")
     parsed = parser.parse_args(arguments)
-    console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
-    seconds = 60.0 * parsed.minutes
-    try:
-        with tempfile.TemporaryDirectory(prefix="millirank-soak-") as folder, Steps(console) as steps:
-            soak = Soak(Path(folder), steps)
-            soak.long_life((1 - _RESTART_SHARE) * seconds)
-            soak.short_lives(_RESTART_SHARE * seconds)
-    except KeyboardInterrupt:
-        console.print("interrupted")
-        return _EXIT_INTERRUPTED
-    except BenchError as error:
-        sys.stderr.write(f"soak: {error}\n")
-        return _EXIT_FAILURE
+    return carry_out(functools.partial(_soak, parsed.minutes))
+
+
+def _soak(minutes: float, console: Console) -> int:
+    seconds = 60.0 * minutes
+    with tempfile.TemporaryDirectory(prefix="millirank-soak-") as folder, Steps(console) as steps:
+        soak = Soak(Path(folder), steps)
+        soak.long_life((1 - _RESTART_SHARE) * seconds)
+        soak.short_lives(_RESTART_SHARE * seconds)
     return _conclude(console, soak)
 
 
@@ -207,11 +200,7 @@ def _conclude(console: Console, soak: Soak) -> int:
     if soak.seen["error"]:
         said.append(f"{soak.seen['error']} calls failed")
     console.print("; ".join(said) or "nothing grows, nothing is lost", highlight=False)
-    return _EXIT_FAILURE if said else 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return EXIT_FAILURE if said else 0
 
 
 if __name__ == "__main__":
