@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
+import importlib.util
 import json
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.command import carry_out
 from tests.bench.progress import Steps
+from tests.bench.report import BenchError, prepare
 from tests.bench.scale.simulation import Figures, Load, simulate
 
-_EXIT_FAILURE, _EXIT_INTERRUPTED = 1, 130
 _SEED = 20260801
 _CHUNKS = 5  # of a request's candidates
 _BUDGET_MS = 100.0
@@ -42,25 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/bench/scale.json"), help="JSON; the plot is beside it")
     parsed = parser.parse_args(arguments)
-    console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        import ray  # noqa: F401 - said before a minute is spent
-    except ImportError:
-        sys.stderr.write("bench-scale: Ray is not installed; run: pip install -e '.[ray]'\n")
-        return _EXIT_FAILURE
-    from tests.bench.scale.measure import NotRankedError
+    return carry_out(functools.partial(_report, parsed))
 
-    try:
-        report, simulated = _measure(console)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
-        return _EXIT_INTERRUPTED
-    except NotRankedError as error:
-        sys.stderr.write(f"bench-scale: an answer was less than planned: {error}\n")
-        return _EXIT_FAILURE
+
+def _report(parsed: argparse.Namespace, console: Console) -> int:
+    if importlib.util.find_spec("ray") is None:  # said before a minute is spent
+        raise BenchError("Ray is not installed; run: pip install -e '.[ray]'")
+    prepare(parsed.out)
+    report, simulated = _measure(console)
     _show(console, report, simulated)
-    parsed.out.parent.mkdir(parents=True, exist_ok=True)
     parsed.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _draw(parsed.out.with_suffix(".png"), simulated)
     console.print(f"written to {parsed.out} and its .png", highlight=False)
@@ -159,10 +150,6 @@ def _draw(path: Path, simulated: _Simulated) -> None:
     axes.legend()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from sidecar.assemble_core import Core, build_core
 from sidecar.messages import Completeness, Request
 from sidecar.reranker_settings import OnnxCrossEncoder, PoolCrossEncoder
 from sidecar.settings import SchedulingSettings, Settings
+from tests.bench.report import BenchError
 from tests.helpers import request as request_of
 from tests.ray.cluster import Cluster
 
@@ -36,10 +37,6 @@ _AT_ONCE = 6
 _TOGETHER_S = 8.0
 _WARM_UP = 20
 _PATIENCE_S = 120.0
-
-
-class NotRankedError(Exception):
-    """An answer was less than planned, so that its time says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ def way(cluster: Cluster) -> tuple[Way, list[float]]:
                 replica.append(total_ms - score_ms)
                 model.append(score_ms)
     if not model:
-        raise NotRankedError("the pool has answered no request in full")
+        raise BenchError("the pool has answered no request in full")
     return Way(*(statistics.median(part) for part in (proxy, replica, model))), model
 
 
@@ -132,14 +129,16 @@ async def _measure(core: Core) -> Measured:
     end = time.monotonic() + _PATIENCE_S
     while core.rerankers[MODEL].availability().state is not State.READY:
         if time.monotonic() > end:
-            raise NotRankedError(core.rerankers[MODEL].availability().detail)
+            raise BenchError(core.rerankers[MODEL].availability().detail)
         await asyncio.sleep(0.1)
 
     async def ask(number: int) -> float:
         started = time.monotonic()
         answer = await core.pipeline.rerank(_request(number), None, started)
         if answer.outcome.completeness is not Completeness.FULL:
-            raise NotRankedError(", ".join(each.detail for each in answer.outcome.degradations))
+            # Its time would say nothing.
+            missing = ", ".join(each.detail for each in answer.outcome.degradations)
+            raise BenchError(f"an answer was less than planned: {missing}")
         return (time.monotonic() - started) * 1e3
 
     for number in range(_WARM_UP):
