@@ -37,6 +37,7 @@ def records(path: Path) -> None:
                 preferred=order,
                 rbo=1.0,
                 ndcg=1.0,
+                first_stage_ndcg=0.289,  # 1 / log2(11)
                 lengths=(100,) * 12,
                 signals={"bm25": tuple(float(12 - rank) for rank in range(12))},
                 answer_scores=scores,
