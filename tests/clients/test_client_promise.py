@@ -119,7 +119,8 @@ async def test_a_restarted_sidecar_is_used_again(client: Any, sidecar: FakeSidec
     down_until = time.monotonic() + 1.0
     while time.monotonic() < down_until:
         ranking, _ = await timed(client)
-        assert ranking.reasons == (Reason.SIDECAR_UNAVAILABLE,)
+        # A connection that is just being tried keeps its calls waiting, on a busy machine until their budget ends.
+        assert ranking.reasons in ((Reason.SIDECAR_UNAVAILABLE,), (Reason.SIDECAR_TIMEOUT,))
         await asyncio.sleep(0.02)
 
     sidecar.start()
