@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from millirank import AsyncClient, Client, Ranking
 
 CALLS = 10_000
-CALLERS = 64
+CALLERS = 32
 BUDGET_MS = 50.0
+# Callers begin one after the other, as those of a service do: in step, each would wait for what all others do in the
+# same millisecond, and so would bare timers.
+_BETWEEN_CALLERS_S = BUDGET_MS / 1e3 / CALLERS
 # After so many unanswered calls a client asks no more. For every call to wait for its timer, each client makes so many.
 _CALLS_A_CLIENT = 64
 _DOCUMENTS = [f"{position} " + "word " * 120 for position in range(10)]
@@ -65,12 +67,25 @@ def threads(target: str, freeze: Callable[[], None], calls: int = CALLS) -> Wait
         client = clients[number // _CALLS_A_CLIENT]
         waits.note(client.rerank("query", _DOCUMENTS, budget_ms=BUDGET_MS), started)
 
+    numbers = iter(range(calls))
+    taking = threading.Lock()
+
+    def caller() -> None:
+        while True:
+            with taking:
+                number = next(numbers, None)
+            if number is None:
+                return
+            call(number)
+
     timers = [threading.Thread(target=timer) for _ in range(CALLERS)]
-    for each in timers:
-        each.start()
-    with ThreadPoolExecutor(CALLERS) as callers:
-        for _ in callers.map(call, range(calls)):
-            pass
+    callers = [threading.Thread(target=caller) for _ in range(CALLERS)]
+    for pair in zip(timers, callers, strict=True):
+        for each in pair:
+            each.start()
+        time.sleep(_BETWEEN_CALLERS_S)
+    for each in callers:
+        each.join()
     done.set()
     for each in timers:
         each.join()
@@ -86,21 +101,24 @@ async def tasks(target: str, freeze: Callable[[], None], calls: int = CALLS) -> 
     freeze()
     waits = Waits()
 
-    async def timer() -> None:
+    async def timer(begin_s: float) -> None:
+        await asyncio.sleep(begin_s)
         while True:
             started = time.monotonic()
             await asyncio.sleep(BUDGET_MS / 1e3)
             waits.timers_ms.append((time.monotonic() - started) * 1e3)
 
-    async def caller(numbers: Iterator[int]) -> None:
+    async def caller(begin_s: float) -> None:
+        await asyncio.sleep(begin_s)
         for number in numbers:
             started = time.monotonic()
             client = clients[number // _CALLS_A_CLIENT]
             waits.note(await client.rerank("query", _DOCUMENTS, budget_ms=BUDGET_MS), started)
 
-    timers = [asyncio.create_task(timer()) for _ in range(CALLERS)]
     numbers = iter(range(calls))
-    await asyncio.gather(*(caller(numbers) for _ in range(CALLERS)))
+    begins_s = [number * _BETWEEN_CALLERS_S for number in range(CALLERS)]
+    timers = [asyncio.create_task(timer(begin_s)) for begin_s in begins_s]
+    await asyncio.gather(*(caller(begin_s) for begin_s in begins_s))
     for each in timers:
         each.cancel()
     for client in clients:
