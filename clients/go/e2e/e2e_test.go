@@ -261,6 +261,7 @@ func manyTimes(calls, callers int, call func(number int)) []time.Duration {
 				took[i] = time.Since(started)
 			}
 		})
+		time.Sleep(time.Millisecond) // in step, each would wait for what all others do in the same millisecond
 	}
 	running.Wait()
 	slices.Sort(took)
