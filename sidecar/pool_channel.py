@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from millirank.v1 import rerank_service_pb2 as pb
 from millirank.v1.rerank_service_pb2_grpc import RerankServiceStub
@@ -29,7 +28,7 @@ from sidecar.rerankers.base import (
 from sidecar.rerankers.pool import PoolAnswer, PoolRefusedError
 from sidecar.rerankers.second_attempt import UnreachableError
 from sidecar.scored_prefix import error_of
-from sidecar.wire.words import DEGRADATION_REASON, STRATEGY, duration
+from sidecar.wire.words import DEGRADATION_REASON, STRATEGY, duration, milliseconds_of
 
 # gRPC's own default is 4 MiB; 1,000 results take about 60 kB.
 _MAX_ANSWER_BYTES = 1 << 20
@@ -112,7 +111,7 @@ class PoolChannel:
             tenant=request.tenant,
         )
         answer: pb.RerankResponse = await self._call(self._stub.Rerank, message, limit_s)
-        return PoolAnswer(_scored(answer, count), _ms(answer.timing.total))
+        return PoolAnswer(_scored(answer, count), milliseconds_of(answer.timing.total))
 
     async def revision(self, limit_s: float) -> str:
         """The revision that a decision for this model names. See `PoolTransport`."""
@@ -184,7 +183,7 @@ def _scored(answer: pb.RerankResponse, count: int) -> Scored:
         scores=tuple(0.0 if position in unscored else score for position, score in enumerate(known)),
         tokens=answer.usage.tokens,
         cached=answer.usage.cached_pairs,
-        compute_ms=_ms(answer.timing.score),
+        compute_ms=milliseconds_of(answer.timing.score),
         queue_ms=0.0,
         micro_usd=answer.usage.cost_micro_usd,
         unscored=unscored,
@@ -192,7 +191,3 @@ def _scored(answer: pb.RerankResponse, count: int) -> Scored:
         shortfall_error=error,
         revision=answer.decision.model_revision,
     )
-
-
-def _ms(time: Duration) -> float:
-    return time.seconds * 1e3 + time.nanos / 1e6

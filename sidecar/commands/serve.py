@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         logs.set_up(settings.log_level)
         # The exporter's thread encodes spans; with the usual 5 ms it would hold up the event loop for longer than a
-        # small budget lasts. A request takes the interpreter back several times: at 0.5 ms, too, that was felt at p95.
+        # small budget lasts. A request takes the interpreter back several times, hence so little.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         cpu_slice.ask_for(cpu_slice.LOOP_MS)
         asyncio.run(_serve(settings, arguments.stop_with_stdin))

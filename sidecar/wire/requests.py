@@ -18,7 +18,7 @@ from sidecar.errors import InvalidFieldError
 from sidecar.messages import Candidate, Overrun, Request, new_id
 from sidecar.rerankers.base import IndexedRef
 from sidecar.settings import Limits
-from sidecar.wire.words import STRATEGY
+from sidecar.wire.words import STRATEGY, milliseconds_of
 
 MAX_NAME_CHARACTERS = 128
 # The longest google.protobuf.Duration, 10,000 years: more is damage, and could not be encoded in an answer.
@@ -176,7 +176,7 @@ def _budget(message: pb.RerankRequest) -> tuple[float | None, float | None, int 
 
 
 def _milliseconds(field: str, sent: Duration) -> float:
-    milliseconds = sent.seconds * 1e3 + sent.nanos / 1e6
+    milliseconds = milliseconds_of(sent)
     if milliseconds < 0:
         raise InvalidFieldError(field, f"is {milliseconds:g} ms; must not be negative")
     if milliseconds > _MAX_DURATION_S * 1e3:

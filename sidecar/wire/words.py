@@ -41,3 +41,8 @@ def duration(milliseconds: float) -> Duration:
     """Milliseconds as a Duration, to the nanosecond; negative ones count as zero."""
     nanos = max(0, round(milliseconds * 1e6))
     return Duration(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
+
+
+def milliseconds_of(sent: Duration) -> float:
+    """A Duration in milliseconds, whatever its sign."""
+    return sent.seconds * 1e3 + sent.nanos / 1e6
