@@ -6,6 +6,8 @@ Every request has a mandatory part, its first candidates, and an optional rest. 
   deadline first collapses under overload, because it starts what is nearly late and ends it too late. For the same
   reason one that has become late after all is done while nobody else waits, as far as that goes, or not at all.
 - Optional work is done only while no mandatory work waits, so that under load everybody gets a little, not some all.
+In every order, those who come next may be computed in one call with the one whose turn it is (`along`): a call costs
+something beside its work, on a GPU most of it.
 FIFO and EDF know no parts and admit everybody; they are what one would do without this, and are kept to compare with.
 """
 
@@ -14,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+
+from router.latency import Pace
 
 
 class Order(StrEnum):
@@ -40,6 +44,8 @@ class Claim:
     ``end``: when it is needed; ``needs_s``: how long it will take, in the median; ``spare_s``: how much longer it may
     take and must still be in time; ``least_s``: how long the least takes that is worth starting; ``arrived``: when its
     request came. Both moments are of one clock.
+
+    ``tokens``: what there is to compute, where it may be computed in one call with other claims; 0: it is alone.
     """
 
     level: Level
@@ -48,6 +54,16 @@ class Claim:
     spare_s: float = 0.0
     least_s: float = 0.0
     arrived: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How claims may share a call: how long one takes, how many may be in it, and how long it may be in the median."""
+
+    pace: Pace
+    most_claims: int
+    longest_ms: float
 
 
 def urgency(order: Order, claim: Claim) -> tuple[float, ...]:
@@ -106,6 +122,32 @@ def startable(order: Order, claims: Sequence[Claim], now: float) -> tuple[list[i
     dropped = set(late)
     rest = [position for position in range(len(claims)) if position not in dropped]
     return sorted(rest, key=lambda position: urgency(order, claims[position])), late
+
+
+def along(first: Claim, others: Sequence[Claim], sharing: Sharing, now: float) -> int:
+    """How many of the ``others`` are computed in one call with ``first``; they wait behind it, first things first.
+
+    One goes along if all of the call's claims are still in time, at p95, and if those who wait gain by it: everybody in
+    the call waits longer by the newcomer's work, the newcomer and all behind it less by what a call costs beside its
+    work. Nobody is passed over, so that what was admitted in this order stays in time.
+    """
+    pace = sharing.pace
+    tokens, end = first.tokens, first.end
+    for joined, claim in enumerate(others):
+        tokens, end = tokens + claim.tokens, min(end, claim.end)
+        predicted = pace.at(tokens)
+        lose_ms = (1 + joined) * pace.p50_ms_per_token * claim.tokens
+        gain_ms = (len(others) - joined) * pace.p50_base_ms
+        if (
+            not (first.tokens and claim.tokens)
+            or claim.level is not first.level
+            or joined + 2 > sharing.most_claims
+            or predicted.p50_ms > sharing.longest_ms
+            or now + predicted.p95_ms / 1e3 > end
+            or lose_ms > gain_ms
+        ):
+            return joined
+    return len(others)
 
 
 def latest_start(claim: Claim) -> float:

@@ -66,7 +66,7 @@ def build(
     Raises SettingsError for a cascade whose stages are not there.
     """
     enabled = {name: configured for name, configured in settings.rerankers.items() if configured.enabled}
-    scheduling = Scheduling(settings.scheduling.order, settings.scheduling.mandatory_documents)
+    scheduling = scheduling_of(settings)
     stages = {
         name: _kept(
             elsewhere.get(name) or simple(name, configured, scheduling, environment, tracer), configured, settings.cache
@@ -81,6 +81,12 @@ def build(
         else stages[name]
         for name, configured in enabled.items()
     }
+
+
+def scheduling_of(settings: Settings) -> Scheduling:
+    """How local models share out their work."""
+    configured = settings.scheduling
+    return Scheduling(configured.order, configured.mandatory_documents, configured.requests_per_call)
 
 
 def simple(

@@ -1,27 +1,32 @@
 """Who computes next on the workers of one reranker: requests take turns, a chunk at a time.
 
 `router.admission` has the rules; here are the requests that wait, and the workers that become free. A turn is given
-only when a worker is free, so that a request decides what to compute when it knows how much time is left.
+only when a worker is free, so that a request decides what to compute when it knows how much time is left. Requests with
+little to compute may be given one turn together, for a single call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from router.admission import Claim, Level, Order, admits, latest_start, startable, wait_s
+from router.admission import Claim, Level, Order, Sharing, admits, along, latest_start, startable, wait_s
+from sidecar.shared_call import Share, shared
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduling:
-    """How work is ordered. ``mandatory_documents``: a request's first candidates, which go before everything else."""
+    """How work is ordered. ``mandatory_documents``: a request's first candidates, which go before everything else;
+    ``requests_per_call``: how many requests may be computed in one call of a model."""
 
     order: Order = Order.MANDATORY_FIRST
     mandatory_documents: int = 16
+    requests_per_call: int = 8
 
 
 class Worker(Protocol):
@@ -45,7 +50,9 @@ class TooLateError(Exception):
 class Turn:
     """The right to use one worker. A context manager; a call that is still under way when it ends keeps the worker."""
 
-    def __init__(self, scheduler: Scheduler, place: Place, worker: Worker, now: float) -> None:
+    def __init__(
+        self, scheduler: Scheduler, place: Place, worker: Worker, now: float, share: Share | None = None
+    ) -> None:
         self._scheduler = scheduler
         self.place = place
         self.worker = worker
@@ -54,6 +61,8 @@ class Turn:
         self.ended = False
         self.expected_s = 0.0
         """How long the worker will be busy, as soon as the holder knows."""
+        self.share = share
+        """The part of a call that others have their turns for, too."""
 
     def __enter__(self) -> Self:
         return self
@@ -65,8 +74,20 @@ class Turn:
 
     def end(self) -> None:
         """The worker is free for others: at once, or when the call under way has ended."""
+        if self.share is not None:
+            self.share.leave()
         self.ended = True
         self._scheduler.look()
+
+    @property
+    def beside_tokens(self) -> int:
+        """What is computed for other requests in the same call."""
+        return self.share.beside_tokens if self.share else 0
+
+    @property
+    def speaks_for_call(self) -> bool:
+        """Whether it is this turn that says how long the call took, so that nobody learns it twice."""
+        return self.share is None or self.share.leads
 
     @property
     def contended(self) -> bool:
@@ -84,6 +105,7 @@ class Place:
     def __init__(self, scheduler: Scheduler, claim: Claim) -> None:
         self._scheduler = scheduler
         self.claim = claim
+        self.sharing: Sharing | None = None
         self.turn: asyncio.Future[Turn] | None = None  # what it waits for
         self.asked_at = 0.0
 
@@ -95,12 +117,16 @@ class Place:
     ) -> None:
         self._scheduler.leave(self)
 
-    async def next_turn(self, level: Level, needs_s: float, least_s: float = 0.0) -> Turn:
+    async def next_turn(
+        self, level: Level, needs_s: float, least_s: float = 0.0, tokens: int = 0, sharing: Sharing | None = None
+    ) -> Turn:
         """Waits for a worker. ``needs_s`` is what is left to compute of this level, ``least_s`` what is worth a turn.
 
+        ``tokens``: all of it as one chunk that may be computed in a call with others, as far as ``sharing`` allows.
         Raises TooLateError as soon as it can't be in time any more, and what the workers died of.
         """
-        self.claim = replace(self.claim, level=level, needs_s=needs_s, least_s=least_s)
+        self.claim = replace(self.claim, level=level, needs_s=needs_s, least_s=least_s, tokens=tokens)
+        self.sharing = sharing
         return await self._scheduler.wait(self)
 
 
@@ -111,7 +137,8 @@ class Scheduler:
         self.scheduling = scheduling
         self._workers = workers
         self._places: dict[Place, None] = {}  # in order of arrival
-        self._turns: dict[Worker, Turn] = {}  # also those that ended while their worker was still busy
+        # Also those that ended while their worker was still busy.
+        self._turns: dict[Worker, tuple[Turn, ...]] = {}
         self._planned = False
 
     @property
@@ -212,29 +239,45 @@ class Scheduler:
         first, late = startable(self.scheduling.order, [place.claim for place in waiting], now)
         for position in late:
             _answer(waiting[position]).set_exception(TooLateError())
-        for worker, position in zip(self._free(), first, strict=False):
+        free = self._free()
+        behind = first[len(free) :]
+        for worker, position in zip(free, first, strict=False):
             place = waiting[position]
-            turn = Turn(self, place, worker, now)
-            self._turns[worker] = turn
-            _answer(place).set_result(turn)
+            others = [waiting[other] for other in behind]
+            joined = along(place.claim, [other.claim for other in others], place.sharing, now) if place.sharing else 0
+            behind = behind[joined:]
+            self._begin(worker, [place, *others[:joined]], now)
+
+    def _begin(self, worker: Worker, places: Sequence[Place], now: float) -> None:
+        shares: Sequence[Share | None] = (None,)
+        if len(places) > 1:
+            shares = shared([place.claim.tokens for place in places])
+        turns = tuple(Turn(self, place, worker, now, share) for place, share in zip(places, shares, strict=True))
+        self._turns[worker] = turns
+        for turn in turns:
+            _answer(turn.place).set_result(turn)
 
     def _free(self) -> list[Worker]:
-        for worker, turn in tuple(self._turns.items()):
-            if turn.ended and worker.idle:
+        for worker, turns in tuple(self._turns.items()):
+            if worker.idle and all(turn.ended for turn in turns):
                 del self._turns[worker]
         return [worker for worker in self._workers if worker.idle and worker not in self._turns]
 
     def _claims(self) -> list[Claim]:
         """What everybody still needs, without what is under way."""
         claims = {place: place.claim for place in self._places}
-        for turn in self._turns.values():
+        for turn in itertools.chain.from_iterable(self._turns.values()):
             if not turn.ended and turn.place in claims:
                 claim = turn.place.claim
                 claims[turn.place] = replace(claim, needs_s=max(0.0, claim.needs_s - turn.expected_s))
         return list(claims.values())
 
     def _busy_s(self, now: float) -> float:
-        return sum(turn.left_s(now) for turn in self._turns.values() if not (turn.ended and turn.worker.idle))
+        return sum(
+            max(turns, key=lambda turn: turn.expected_s).left_s(now)
+            for worker, turns in self._turns.items()
+            if not (worker.idle and all(turn.ended for turn in turns))
+        )
 
 
 def _answer(place: Place) -> asyncio.Future[Turn]:

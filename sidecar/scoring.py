@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 
 from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
-from router.admission import Claim, Level
+from router.admission import Claim, Level, Sharing
 from router.arms import State, Work
 from router.fusion import all_finite
 from router.latency import LatencyEstimator
+from sidecar.chunks import Chunks
 from sidecar.messages import Degradation, DegradationReason
 from sidecar.rerankers.base import (
     BadOutputError,
@@ -32,11 +31,8 @@ from sidecar.rerankers.base import (
 )
 from sidecar.scheduler import Place, TooLateError, Turn
 from sidecar.scored_prefix import Failure, Progress, ScoredPrefix, reason_of
+from sidecar.shared_call import Share
 
-# Small enough that a request in a hurry waits little, large enough that batching pays.
-TARGET_CHUNK_MS = 15.0
-# The mandatory part is not cut for less: two small chunks cost more than one that is a little too long.
-_LONGEST_TARGET = 1.5
 # A shorter wait for a turn is the event loop's own, and has no span.
 _SHOWN_WAIT_MS = 1.0
 
@@ -83,7 +79,7 @@ class _Scoring:
         self._tracer = tracer
         self._clock = clock
         self._planned = len(job.documents)
-        self._mandatory = 0  # candidates that go before other requests' optional ones
+        self._chunks = Chunks(job.work, reranker.limits, estimator, clock)
         self._done = Progress()
 
     async def run(self) -> ScoredPrefix:
@@ -113,15 +109,16 @@ class _Scoring:
         state = self._reranker.availability()
         if state.state is not State.READY:
             raise NotReadyError(f"{self._reranker.identity.name}: {state.detail}")
+        chunks = self._chunks
         # More than what would fit without a queue can't be asked of it.
-        fitting = self._fitting(0, self._planned, self._remaining_ms())
+        fitting = chunks.fitting(0, self._planned, self._remaining_ms())
         # What is a single chunk as a whole is not cut in two.
-        one_chunk = self._p50_ms(0, self._planned) <= TARGET_CHUNK_MS
-        self._mandatory = min(self._planned if one_chunk else scheduler.mandatory(self._planned), fitting)
-        if not self._mandatory:
+        one_chunk = chunks.p50_ms(0, self._planned) <= chunks.target_ms()
+        chunks.mandatory = min(self._planned if one_chunk else scheduler.mandatory(self._planned), fitting)
+        if not chunks.mandatory:
             return None
         now = self._clock()
-        needs = self._estimator.predict(self._tokens(0, self._mandatory), now)
+        needs = self._estimator.predict(chunks.tokens(0, chunks.mandatory), now)
         return scheduler.join(
             Claim(
                 Level.MANDATORY,
@@ -135,16 +132,15 @@ class _Scoring:
     async def _chunk(self, place: Place | None) -> None:
         """One chunk, when its turn has come. Raises TooLateError when that is not in time."""
         first = len(self._done.scores)
-        mandatory = first < self._mandatory
-        last = self._mandatory if mandatory else self._planned
+        mandatory = first < self._chunks.mandatory
+        last = self._chunks.mandatory if mandatory else self._planned
         with contextlib.ExitStack() as stack:
             turn = None
             if place is not None:
                 level = Level.MANDATORY if mandatory else Level.OPTIONAL
                 asked = self._clock()
                 try:
-                    needs_s, least_s = self._p50_ms(first, last) / 1e3, self._p95_ms(first, first + 1) / 1e3
-                    turn = stack.enter_context(await place.next_turn(level, needs_s, least_s))
+                    turn = stack.enter_context(await self._turn(place, level, first, last))
                 finally:
                     waited_ms = (self._clock() - asked) * 1e3
                     self._done.waited_ms += waited_ms
@@ -152,13 +148,27 @@ class _Scoring:
                         self._show_wait(level, first, waited_ms)
             # Less than the whole mandatory part would be of little use, and take from those who can be served well.
             all_or_none = turn is not None and mandatory and turn.contended
-            size = self._next_size(first, last, all_or_none)
+            beside_tokens = turn.beside_tokens if turn else 0
+            size = self._chunks.next_size(
+                first, last, self._remaining_ms(), all_or_none=all_or_none, beside_tokens=beside_tokens
+            )
             if size == 0:
                 self._done.degradation = self._out_of_time()
                 return
-            if turn is not None:
-                turn.expected_s = self._p50_ms(first, first + size) / 1e3
             self._done.take(await self._score(first, size, turn))
+
+    async def _turn(self, place: Place, level: Level, first: int, last: int) -> Turn:
+        """A worker for the next of the candidates [first, last), which are those of this level.
+
+        Where they are one chunk, it may be computed in a call with those of other requests.
+        """
+        chunks, limits, scheduler = self._chunks, self._reranker.limits, self._reranker.scheduler
+        needs_s, least_s = chunks.p50_ms(first, last) / 1e3, chunks.p95_ms(first, first + 1) / 1e3
+        if scheduler is None or not limits.shares_calls or not chunks.is_one(first, last):
+            return await place.next_turn(level, needs_s, least_s)
+        pace = self._estimator.pace(self._clock())
+        sharing = Sharing(pace, scheduler.scheduling.requests_per_call, chunks.target_ms())
+        return await place.next_turn(level, needs_s, least_s, chunks.tokens(first, last), sharing)
 
     def _show_wait(self, level: Level, first: int, waited_ms: float) -> None:
         """A span for a wait that is over: most chunks wait for nobody, and should not pay for one."""
@@ -170,53 +180,6 @@ class _Scoring:
         }
         self._tracer.start_span("queue", start_time=began_ns, attributes=attributes).end()
 
-    def _next_size(self, first: int, last: int, all_or_none: bool) -> int:
-        """How many of the candidates [first, last) the next chunk takes; 0 if not one is predicted to end in time.
-
-        ``all_or_none``: 0, too, if not all of them are, with the chunks after this one.
-        """
-        remaining_ms = self._remaining_ms()
-        limits = self._reranker.limits
-        last = min(last, first + limits.max_chunk_documents)
-        if limits.whole_list:
-            # It runs as far as its own timeout allows: there is no smaller piece that could be tried instead.
-            return last - first if remaining_ms > 0 else 0
-        in_time = self._fitting(first, last, remaining_ms)
-        if in_time < last - first and (limits.side_by_side or all_or_none):
-            return 0
-        if limits.side_by_side:
-            return last - first
-        whole = self._p50_ms(first, last) <= TARGET_CHUNK_MS * (_LONGEST_TARGET if last == self._mandatory else 1.0)
-        in_one_chunk = (
-            last - first
-            if whole
-            else bisect_right(range(first + 1, last + 1), TARGET_CHUNK_MS, key=lambda end: self._p50_ms(first, end))
-        )
-        return min(in_time, max(1, in_one_chunk))
-
-    def _fitting(self, first: int, last: int, remaining_ms: float) -> int:
-        """How many of the candidates [first, last) are predicted to be scored in time, at p95."""
-        now = self._clock()
-        tokens = tuple(accumulate(self._job.work.tokens[first:last], initial=self._fixed(first)))[1:]
-        # Predictions grow with the tokens, so the bound is found by bisection. Nothing to compute takes no time.
-        return bisect_right(
-            tokens, remaining_ms, key=lambda count: self._estimator.predict(count, now).p95_ms if count else 0.0
-        )
-
-    def _p50_ms(self, first: int, last: int) -> float:
-        tokens = self._tokens(first, last)
-        return self._estimator.predict(tokens, self._clock()).p50_ms if tokens else 0.0
-
-    def _p95_ms(self, first: int, last: int) -> float:
-        tokens = self._tokens(first, last)
-        return self._estimator.predict(tokens, self._clock()).p95_ms if tokens else 0.0
-
-    def _tokens(self, first: int, last: int) -> int:
-        return self._fixed(first) + sum(self._job.work.tokens[first:last])
-
-    def _fixed(self, first: int) -> int:
-        return self._job.work.fixed_tokens if first == 0 else 0
-
     def _remaining_ms(self) -> float:
         return (self._job.end - self._clock()) * 1e3
 
@@ -227,7 +190,7 @@ class _Scoring:
         """
         first, remaining_ms, waited_ms = len(self._done.scores), self._remaining_ms(), self._done.waited_ms
         scored = f"{first} of {self._planned} candidates scored; "
-        if queued or (waited_ms and self._fitting(first, first + 1, remaining_ms + waited_ms)):
+        if queued or (waited_ms and self._chunks.fitting(first, first + 1, remaining_ms + waited_ms)):
             words = f"{waited_ms:.1f} ms went by, and {max(0.0, remaining_ms):.1f} ms are left, while others are served"
             return Degradation(DegradationReason.OVERLOADED, scored + words)
         # Time that was too short from the beginning has not run out.
@@ -238,9 +201,12 @@ class _Scoring:
         job, reranker, estimator, clock = self._job, self._reranker, self._estimator, self._clock
         documents = job.documents[first : first + size]
         request = ScoreRequest(job.query, job.instruction, documents, job.use_cache, turn, job.tenant)
-        tokens = self._tokens(first, first + size)
+        own_tokens = self._chunks.tokens(first, first + size)
+        tokens = own_tokens + (turn.beside_tokens if turn else 0)  # of the call
         now = clock()
         predicted = estimator.predict(tokens, now)
+        if turn is not None:
+            turn.expected_s = predicted.p50_ms / 1e3
         identity = reranker.identity
         with self._tracer.start_as_current_span(
             "score",
@@ -254,7 +220,7 @@ class _Scoring:
                 "millirank.reranker": identity.name,
                 "millirank.chunk.first": first,
                 "millirank.chunk.documents": size,
-                "millirank.chunk.tokens_to_compute": tokens,
+                "millirank.chunk.tokens_to_compute": own_tokens,
                 "millirank.predicted_p95_ms": round(predicted.p95_ms, 3),
             },
         ) as span:
@@ -274,6 +240,13 @@ class _Scoring:
             except RerankerError as error:
                 failure = Failure(Degradation(reason_of(type(error)), str(error)), error.micro_usd)
             else:
+                # Time in the queue is not the model's: it is predicted separately.
+                taken_ms = max(0.0, (clock() - now) * 1e3 - scored.queue_ms)
+                if turn is None or turn.speaks_for_call:
+                    self._learn(tokens, taken_ms, scored)
+                if turn is not None and turn.share is not None:
+                    scored = self._without_others(scored, own_tokens, turn.share)
+                    span.set_attribute("millirank.chunk.other_requests", turn.share.others)
                 span.set_attributes(
                     {
                         "millirank.queue_ms": round(scored.queue_ms + (turn.waited_ms if turn else 0.0), 3),
@@ -282,12 +255,20 @@ class _Scoring:
                         "millirank.chunk.tokens": scored.tokens,
                     }
                 )
-                # Time in the queue is not the model's: it is predicted separately.
-                taken_ms = max(0.0, (clock() - now) * 1e3 - scored.queue_ms)
-                if scored.shortfall and scored.shortfall_error is None:
-                    estimator.observe_timeout(tokens, taken_ms, clock())
-                elif tokens and scored.compute_ms and not scored.shortfall:  # failures and kept scores say nothing
-                    estimator.observe(tokens, taken_ms, clock())
                 return scored
             span.set_attribute("millirank.degradation", failure.degradation.reason)
             return failure
+
+    def _learn(self, tokens: int, taken_ms: float, scored: Scored) -> None:
+        now = self._clock()
+        if scored.shortfall and scored.shortfall_error is None:
+            self._estimator.observe_timeout(tokens, taken_ms, now)
+        elif tokens and scored.compute_ms and not scored.shortfall:  # failures and kept scores say nothing
+            self._estimator.observe(tokens, taken_ms, now)
+
+    def _without_others(self, scored: Scored, tokens: int, share: Share) -> Scored:
+        """What a call took for other requests is time in the queue: this one would not take it alone."""
+        pace = self._estimator.pace(self._clock())
+        own = pace.at(tokens).p50_ms / pace.at(tokens + share.beside_tokens).p50_ms
+        others_ms = scored.compute_ms * (1.0 - own)
+        return replace(scored, queue_ms=scored.queue_ms + others_ms, compute_ms=scored.compute_ms - others_ms)

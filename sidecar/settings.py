@@ -135,6 +135,12 @@ class SchedulingSettings(Section):
         "fifo are what one would do without it, to compare with",
     )
     mandatory_documents: int = Field(16, ge=1, description="a request's first candidates, scored before others' rest")
+    requests_per_call: int = Field(
+        8,
+        ge=1,
+        description="how many small requests that wait for a cross-encoder may be computed in one call of it, where "
+        "that pays and all are in time; 1: each alone",
+    )
 
 
 class CacheSettings(Section):

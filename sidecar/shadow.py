@@ -22,11 +22,11 @@ from router.arms import State
 from router.fusion import all_finite, order
 from router.traits import Traits
 from sidecar.agreement import ndcg, rbo, scaled
+from sidecar.chunks import TARGET_CHUNK_MS
 from sidecar.logs import place
 from sidecar.messages import Outcome, Request
 from sidecar.planner import Plan
 from sidecar.rerankers.base import Document, Identity, Reranker, RerankerError, ScoreRequest
-from sidecar.scoring import TARGET_CHUNK_MS
 
 _log = logging.getLogger("millirank.shadow")
 

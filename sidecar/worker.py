@@ -13,8 +13,6 @@ import resource
 import signal
 import sys
 import time
-import traceback
-from pathlib import Path
 
 from sidecar import cpu_slice
 from sidecar.engines import models
@@ -73,9 +71,7 @@ def _run(model: Model, call: Call) -> Done | Broken:
         task = call.task
         result = Rehearsed(*model.rehearse(task.step)) if isinstance(task, Rehearse) else model.run(task)
     except Exception as error:  # noqa: BLE001 - whatever a task does, the process lives on
-        # The type and the place only: a message may quote the text that it is about.
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return Broken(call.id, f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}")
+        return Broken(call.id, models.failure(error))
     return Done(call.id, result, (time.perf_counter() - started) * 1e3)
 
 

@@ -78,6 +78,13 @@ class ScorePairs(Task[PairResult]):
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreTogether(Task["tuple[PairResult | str, ...]"]):
+    """Cross-encoder: the pairs of several requests in one run of the model. A result for each, or why it has none."""
+
+    parts: tuple[ScorePairs, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreLate(Task[LateResult]):
     """Late interaction: ``documents`` are (digest, text); the text is None where the vectors should be kept already."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 from router.arms import Availability, State
 from sidecar.engines.manifest import ModelError
-from sidecar.rerankers.base import NotReadyError
+from sidecar.rerankers.base import BackendError, NotReadyError
 from sidecar.scheduler import Scheduler, Scheduling, Turn
-from sidecar.worker_messages import Load, Ready, Task
+from sidecar.worker_messages import Load, Ready, ScorePairs, ScoreTogether, Task
 from sidecar.worker_process import Answer, Patience, WorkerProcess
 
 ResultT = TypeVar("ResultT")
@@ -74,7 +75,19 @@ class WorkerPool:
         """One call of the turn's child, until the end of the turn's claim; see `WorkerProcess.call`."""
         (process,) = (process for process in self.processes if process is turn.worker)
         end = turn.place.claim.end
-        return await process.call(task, None if end == float("inf") else end - asyncio.get_running_loop().time())
+        timeout_s = None if end == float("inf") else end - asyncio.get_running_loop().time()
+        if turn.share is None:
+            return await process.call(task, timeout_s)
+        answer = await turn.share.hand_in(task, timeout_s, functools.partial(self._together, process))
+        return cast("Answer[ResultT]", answer)
+
+    async def _together(self, process: WorkerProcess, tasks: Sequence[object]) -> list[object]:
+        """One call for several requests, until the last of them is done: an answer for each, or what it failed with."""
+        answer = await process.call(ScoreTogether(cast("tuple[ScorePairs, ...]", tuple(tasks))), None)
+        return [
+            BackendError(f"{self._name}: {result}") if isinstance(result, str) else Answer(result, answer.compute_ms)
+            for result in answer.result
+        ]
 
     async def quiet(self, seconds: float) -> None:
         """Returns once the first child is ready and has had nothing to do for ``seconds``."""

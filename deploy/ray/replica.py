@@ -13,13 +13,12 @@ from opentelemetry.trace import SpanKind
 
 from router.arms import State
 from sidecar import telemetry as telemetry_setup
-from sidecar.assemble_rerankers import simple
+from sidecar.assemble_rerankers import scheduling_of, simple
 from sidecar.estimates import Estimates
 from sidecar.profile_watch import ProfileWatch
 from sidecar.reranker_settings import LocalModelSettings
 from sidecar.rerankers.base import ScoreRequest
 from sidecar.rerankers.pool import PoolAnswer
-from sidecar.scheduler import Scheduling
 from sidecar.scored_prefix import as_scored
 from sidecar.scoring import ScoringJob, score_prefix
 from sidecar.settings import Settings
@@ -35,15 +34,14 @@ class ModelReplica:
     """What Ray Serve runs as often as it is asked to. The model itself runs in a child, as in a sidecar: a tokenizer
     that holds the GIL for long keeps neither Ray's health checks nor other requests waiting.
 
-    Requests that wait here share the child chunk by chunk, in the order of their deadlines.
+    Requests that wait here share the child chunk by chunk, in the order of their deadlines, and small ones its calls.
     """
 
     async def __init__(self, name: str, configured: LocalModelSettings, settings: Settings) -> None:  # type: ignore[misc]
         """Returns once the model can score, since Ray sends requests from then on. Raises ModelNotLoadedError."""
         self._name = name
         self._telemetry = telemetry_setup.set_up(os.environ, None)
-        scheduling = Scheduling(settings.scheduling.order, settings.scheduling.mandatory_documents)
-        self._reranker = simple(name, configured, scheduling, os.environ, self._telemetry.tracer)
+        self._reranker = simple(name, configured, scheduling_of(settings), os.environ, self._telemetry.tracer)
         profile = ProfileWatch(settings.profiles, on_reload=lambda *_: None).current.default
         self._estimates = Estimates({name: self._reranker}, profile, time.monotonic)
         await self._reranker.start()

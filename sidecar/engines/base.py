@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import accumulate
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
+
+class PairList(NamedTuple):
+    """A query with the texts that are to be scored for it."""
+
+    query: str
+    texts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +43,10 @@ class EncodedTexts:
 class Scorer(Protocol):
     """A cross-encoder."""
 
-    def score(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> PairScores:
-        """Scores each (query, text), in input order.
+    def score_lists(self, lists: Sequence[PairList], max_tokens: int, query_max_tokens: int) -> list[PairScores]:
+        """Scores each (query, text) of each list, in input order; pairs of all of them may go into one batch.
 
-        The query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
+        A query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
         """
         ...
 
@@ -58,3 +66,11 @@ class Encoder(Protocol):
     def encode_query(self, query: str, max_tokens: int) -> EncodedTexts:
         """Encodes one query; some models mark queries differently from documents."""
         ...
+
+
+def split_scores(lists: Sequence[PairList], scores: Floats, lengths: Sequence[int]) -> list[PairScores]:
+    """Scores of all pairs, one list after the other, as those of each list; ``lengths`` are the pairs' tokens."""
+    ends = list(accumulate(len(texts) for _, texts in lists))
+    return [
+        PairScores(scores[first:end], sum(lengths[first:end])) for first, end in zip([0, *ends], ends, strict=False)
+    ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
-from sidecar.engines.base import Encoder, Scorer
+from sidecar.engines.base import Encoder, PairList, Scorer
 from sidecar.engines.batching import kept_tokens
 from sidecar.engines.kept_vectors import KeptVectors
 from sidecar.engines.late_interaction import LateInteractionScorer
@@ -20,6 +22,7 @@ from sidecar.worker_messages import (
     PairResult,
     ScoreLate,
     ScorePairs,
+    ScoreTogether,
     StoreChange,
     Task,
 )
@@ -55,20 +58,41 @@ class Model(Protocol):
 
 
 class CrossEncoderModel:
-    """Answers `ScorePairs`."""
+    """Answers `ScorePairs` and `ScoreTogether`."""
 
     def __init__(self, scorer: Scorer, truncation: Truncation, revision: str = "") -> None:
         self._scorer = scorer
         self._truncation = truncation
         self.revision = revision
 
-    def run(self, task: Task[object]) -> PairResult:
-        """Scores every text against the query."""
-        if not isinstance(task, ScorePairs):
-            raise TypeError(f"a cross-encoder cannot run {type(task).__name__}")
+    def run(self, task: Task[object]) -> PairResult | tuple[PairResult | str, ...]:
+        """Scores every text against its query."""
+        match task:
+            case ScorePairs():
+                return self._score([task])[0]
+            case ScoreTogether():
+                return self._together(task.parts)
+            case _:
+                raise TypeError(f"a cross-encoder cannot run {type(task).__name__}")
+
+    def _score(self, tasks: Sequence[ScorePairs]) -> list[PairResult]:
         limits = self._truncation
-        result = self._scorer.score(task.query, task.texts, limits.max_tokens, limits.query_max_tokens)
-        return PairResult(tuple(result.scores.tolist()), result.tokens)
+        lists = [PairList(task.query, task.texts) for task in tasks]
+        results = self._scorer.score_lists(lists, limits.max_tokens, limits.query_max_tokens)
+        return [PairResult(tuple(result.scores.tolist()), result.tokens) for result in results]
+
+    def _together(self, tasks: Sequence[ScorePairs]) -> tuple[PairResult | str, ...]:
+        """One run for all. What fails in company is done alone: nobody is to pay for another one's texts."""
+        try:
+            return tuple(self._score(tasks))
+        except Exception:  # noqa: BLE001 - whatever it was, it is seen again below by whose fault it is
+            return tuple(map(self._alone, tasks))
+
+    def _alone(self, task: ScorePairs) -> PairResult | str:
+        try:
+            return self._score([task])[0]
+        except Exception as error:  # noqa: BLE001 - said to whom it belongs
+            return failure(error)
 
     def warm_up(self) -> list[Sample]:
         """All shapes."""
@@ -78,8 +102,8 @@ class CrossEncoderModel:
         """One shape twice: the first run allocates and does not count."""
         documents, words = SHAPES[step]
         task = ScorePairs(QUERY, (_filler(words),) * documents)
-        self.run(task)
-        result, elapsed_ms = _timed(self.run, task)
+        self._score([task])
+        (result,), elapsed_ms = _timed(self._score, [task])
         return result.tokens, elapsed_ms
 
 
@@ -166,6 +190,12 @@ def _loaded(message: Load) -> Model:
             return plaid.load(spec, message.threads)
         case _:
             raise ModelError(f"no engine runs a {type(message.spec).__name__}")
+
+
+def failure(error: Exception) -> str:
+    """What may be said of it outside: the type and the place only, since a message may quote the text it is about."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}"
 
 
 def _filler(words: int) -> str:

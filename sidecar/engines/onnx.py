@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
-from sidecar.engines.base import EncodedTexts, Floats, PairScores
+from sidecar.engines.base import EncodedTexts, Floats, PairList, PairScores, split_scores
 from sidecar.engines.batching import max_characters, plan_batches
 from sidecar.engines.manifest import (
     MODEL_FILE,
@@ -134,7 +134,7 @@ class PairTokeniser:
         self._tokenizer = tokenizer
 
     def __call__(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> list[Encoding]:
-        """One encoding for each pair; cut as `PairScorer.score` says."""
+        """One encoding for each pair; cut as `PairScorer.score_lists` says."""
         query = self._cut_query(query, query_max_tokens)
         characters = max_characters(max_tokens)
         self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
@@ -166,17 +166,24 @@ class PairScorer(_OnnxModel):
         self.tokenised = PairTokeniser(self._tokenizer)
 
     def score(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> PairScores:
+        """`score_lists` for a single list."""
+        (scores,) = self.score_lists([PairList(query, texts)], max_tokens, query_max_tokens)
+        return scores
+
+    def score_lists(self, lists: Sequence[PairList], max_tokens: int, query_max_tokens: int) -> list[PairScores]:
         """Scores each pair, in input order.
 
-        The query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
+        A query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
         """
-        encodings = self.tokenised(query, texts, max_tokens, query_max_tokens)
-        scores = np.empty(len(texts), dtype=np.float32)
-        tokens = 0
-        for index, length, (score,) in self._run(encodings, ["logits"]):
+        encodings = [
+            encoding
+            for query, texts in lists
+            for encoding in self.tokenised(query, texts, max_tokens, query_max_tokens)
+        ]
+        scores = np.empty(len(encodings), dtype=np.float32)
+        for index, _, (score,) in self._run(encodings, ["logits"]):
             scores[index] = score
-            tokens += length
-        return PairScores(scores, tokens)
+        return split_scores(lists, scores, [len(encoding.ids) for encoding in encodings])
 
 
 def provider_name(word: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from sidecar.engines import checkpoint
-from sidecar.engines.base import EncodedTexts, Floats, PairScores
+from sidecar.engines.base import EncodedTexts, Floats, PairList, PairScores, split_scores
 from sidecar.engines.batching import max_characters, plan_batches
 from sidecar.engines.manifest import Kind, ModelError, Truncation
 from sidecar.engines.models import CrossEncoderModel, LateInteractionModel, Model
@@ -81,19 +81,20 @@ class PairScorer:
         # A model that reads a conversation (an LLM with a template) gets both texts as one.
         self._cut = "longest_first" if model.supports("message") else "only_second"
 
-    def score(self, query: str, texts: Sequence[str], max_tokens: int, query_max_tokens: int) -> PairScores:
+    def score_lists(self, lists: Sequence[PairList], max_tokens: int, query_max_tokens: int) -> list[PairScores]:
         """Scores each pair, in input order.
 
-        The query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
+        A query is cut to ``query_max_tokens``, then the text so that the pair has at most ``max_tokens``.
         """
-        scores = np.empty(len(texts), dtype=np.float32)
-        if not texts:
-            return PairScores(scores, 0)
         tokenizer = self._model.tokenizer
-        query = _cut_query(tokenizer, query, query_max_tokens)
-        pairs = [(query, text[: max_characters(max_tokens)]) for text in texts]
+        pairs = []
+        for query, texts in lists:
+            cut = _cut_query(tokenizer, query, query_max_tokens)
+            pairs += [(cut, text[: max_characters(max_tokens)]) for text in texts]
         limits = {"max_length": max_tokens, "truncation": self._cut}
-        lengths = list(map(len, tokenizer(pairs, **limits)["input_ids"]))
+        # A tokenizer takes an empty list for a mistake.
+        lengths = list(map(len, tokenizer(pairs, **limits)["input_ids"])) if pairs else []
+        scores = np.empty(len(pairs), dtype=np.float32)
         for batch in plan_batches(lengths, TOKEN_BUDGET):
             scores[batch] = self._model.predict(
                 [pairs[index] for index in batch],
@@ -102,7 +103,7 @@ class PairScorer:
                 show_progress_bar=False,
                 processing_kwargs={"text": limits},
             )
-        return PairScores(scores, sum(lengths))
+        return split_scores(lists, scores, lengths)
 
 
 class TokenEncoder:

@@ -49,6 +49,7 @@ class Limits:
     ``max_chunk_documents`` bounds one call of `Reranker.score`; ``whole_list`` asks for all candidates in a single
     call (an LLM that ranks listwise), so that there is no partial result. ``reads_text`` False: it needs no texts.
     ``side_by_side``: a chunk's documents are computed at the same time, so that a smaller chunk is no faster.
+    ``shares_calls``: a chunk may be computed in one call with those of other requests.
     ``promotion_cap``: how many places its scores may lift a candidate over its first-stage rank (0: any number).
     """
 
@@ -56,6 +57,7 @@ class Limits:
     whole_list: bool = False
     reads_text: bool = True
     side_by_side: bool = False
+    shares_calls: bool = False
     promotion_cap: int = 0
 
 

@@ -17,7 +17,8 @@ class CrossEncoder(LocalReranker):
     """Scores are the model's logits."""
 
     def __init__(self, name: str, model: Loadable, scheduling: Scheduling = Scheduling()) -> None:  # noqa: B008 - frozen
-        super().__init__(name, Strategy.CROSS_ENCODER, model, Limits(max_chunk_documents=64), scheduling)
+        limits = Limits(max_chunk_documents=64, shares_calls=True)
+        super().__init__(name, Strategy.CROSS_ENCODER, model, limits, scheduling)
 
     def work(self, request: ScoreRequest) -> Work:
         """Tokens of every pair: estimated from characters (see `estimated_tokens`), the query's part in each."""

@@ -148,7 +148,8 @@ class LocalReranker(ABC):
     async def _call(self, task: Task[ResultT], tokens: int, turn: Turn) -> Answer[ResultT]:
         """One call of a child, which also teaches the estimate that calls without a turn wait by."""
         answer = await self._workers.call(task, turn)
-        self._estimator.observe(tokens, answer.compute_ms, time.monotonic())
+        if turn.speaks_for_call:
+            self._estimator.observe(tokens + turn.beside_tokens, answer.compute_ms, time.monotonic())
         return answer
 
     async def _rehearse_when_idle(self) -> None:

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from router.arms import Work
 from router.latency import LatencyEstimator, LatencyPrior
+from sidecar.chunks import TARGET_CHUNK_MS
 from sidecar.messages import DegradationReason
 from sidecar.planner import _as_documents
 from sidecar.rerankers.base import (
@@ -26,7 +27,7 @@ from sidecar.rerankers.base import (
     Scored,
 )
 from sidecar.scored_prefix import ScoredPrefix
-from sidecar.scoring import TARGET_CHUNK_MS, ScoringJob, score_prefix
+from sidecar.scoring import ScoringJob, score_prefix
 from tests.helpers import MARKER, Clock, ScriptedReranker, overlap, request
 
 TEXTS = tuple(f"red {'green ' * (number % 2)}{number}" for number in range(10))
