@@ -13,6 +13,8 @@ FIFO and EDF know no parts and admit everybody; they are what one would do witho
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -78,42 +80,78 @@ def urgency(order: Order, claim: Claim) -> tuple[float, ...]:
             return idle, claim.arrived
 
 
-def wait_s(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, workers: int = 1) -> float:
+def wait_s(
+    order: Order,
+    claims: Iterable[Claim],
+    new: Claim,
+    busy_s: float,
+    workers: int = 1,
+    *,
+    now: float = 0.0,
+    sharing: Sharing | None = None,
+) -> float:
     """How long ``new`` would wait: for ``busy_s`` of work under way and for the ``claims`` that go before it.
 
     Several workers are taken for one that is as many times faster, which is exact only for many short claims.
     """
     before = urgency(order, new)
-    ahead_s = sum(claim.needs_s for claim in claims if urgency(order, claim) <= before)
-    return (busy_s + ahead_s) / workers
+    keyed = [(urgency(order, claim), claim) for claim in claims]
+    ahead = [claim for key, claim in sorted(keyed, key=lambda each: each[0]) if key <= before]
+    start = now + busy_s / workers
+    return max(_ends(ahead, start, workers, sharing), default=start) - now
 
 
-def admits(order: Order, claims: Iterable[Claim], new: Claim, busy_s: float, now: float, workers: int = 1) -> bool:
+def admits(
+    order: Order,
+    claims: Iterable[Claim],
+    new: Claim,
+    busy_s: float,
+    now: float,
+    workers: int = 1,
+    *,
+    sharing: Sharing | None = None,
+) -> bool:
     """Whether the mandatory ``new`` can be in time without making one of the mandatory ``claims`` late.
 
     What is late anyway blocks nobody: it will not be done. FIFO and EDF admit everything.
     """
     if order is not Order.MANDATORY_FIRST:
         return True
-    mandatory = [claim for claim in claims if claim.level is Level.MANDATORY]
-    queue = sorted([*mandatory, new], key=lambda claim: urgency(order, claim))
-    ends = now + busy_s / workers
-    joined = False  # whether ``new`` is in ``ends`` already
-    delay = new.needs_s / workers
-    for claim in queue:
-        claim_ends = ends + claim.needs_s / workers
-        if claim is new:
-            if claim_ends + claim.spare_s > claim.end:
-                return False
-            joined = True
-        elif joined and claim_ends > claim.end:
-            if claim_ends - delay <= claim.end:
-                return False  # it would have been in time
+    mandatory = sorted(
+        (claim for claim in claims if claim.level is Level.MANDATORY), key=lambda claim: urgency(order, claim)
+    )
+    place = bisect_right(mandatory, urgency(order, new), key=lambda claim: urgency(order, claim))
+    start = now + busy_s / workers
+    ends = _ends([*mandatory[:place], new, *mandatory[place:]], start, workers, sharing, skip_late=True)
+    if ends[place] + new.spare_s > new.end:
+        return False
+    without = _ends(mandatory, start, workers, sharing, skip_late=True)
+    del ends[place]
+    return all(
+        with_new <= claim.end or alone > claim.end
+        for claim, with_new, alone in zip(mandatory, ends, without, strict=True)
+    )
+
+
+def _ends(
+    queue: Sequence[Claim], start: float, workers: int, sharing: Sharing | None, *, skip_late: bool = False
+) -> list[float]:
+    """When each of the ``queue`` ends, in the median, if it is computed in this order; infinite: it is skipped."""
+    ends: list[float] = []
+    at = start
+    while len(ends) < len(queue):
+        first, others = queue[len(ends)], queue[len(ends) + 1 :]
+        if skip_late and at + first.needs_s / workers > first.end:
+            ends.append(math.inf)
             continue
-        elif claim_ends > claim.end:
-            continue
-        ends = claim_ends
-    return True
+        joined = along(first, others, sharing, at) if sharing else 0
+        needs_s = first.needs_s
+        if sharing and joined:
+            tokens = first.tokens + sum(claim.tokens for claim in others[:joined])
+            needs_s = sharing.pace.at(tokens).p50_ms / 1e3
+        at += needs_s / workers
+        ends += [at] * (1 + joined)
+    return ends
 
 
 def startable(order: Order, claims: Sequence[Claim], now: float) -> tuple[list[int], list[int]]:

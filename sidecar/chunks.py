@@ -55,6 +55,10 @@ class Chunks:
             return False
         return self.p50_ms(first, last) <= self.target_ms() * (_LONGEST_TARGET if last == self.mandatory else 1.0)
 
+    def shareable_tokens(self, first: int, last: int) -> int:
+        """The tokens of [first, last) if it may be computed in one call with those of other requests; else 0."""
+        return self.tokens(first, last) if self._limits.shares_calls and self.is_one(first, last) else 0
+
     def fitting(self, first: int, last: int, remaining_ms: float, beside_tokens: int = 0) -> int:
         """How many of [first, last) are predicted to be scored in time, at p95."""
         now = self._clock()

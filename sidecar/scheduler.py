@@ -105,7 +105,6 @@ class Place:
     def __init__(self, scheduler: Scheduler, claim: Claim) -> None:
         self._scheduler = scheduler
         self.claim = claim
-        self.sharing: Sharing | None = None
         self.turn: asyncio.Future[Turn] | None = None  # what it waits for
         self.asked_at = 0.0
 
@@ -117,16 +116,13 @@ class Place:
     ) -> None:
         self._scheduler.leave(self)
 
-    async def next_turn(
-        self, level: Level, needs_s: float, least_s: float = 0.0, tokens: int = 0, sharing: Sharing | None = None
-    ) -> Turn:
+    async def next_turn(self, level: Level, needs_s: float, least_s: float = 0.0, tokens: int = 0) -> Turn:
         """Waits for a worker. ``needs_s`` is what is left to compute of this level, ``least_s`` what is worth a turn.
 
-        ``tokens``: all of it as one chunk that may be computed in a call with others, as far as ``sharing`` allows.
+        ``tokens``: all of it as one chunk that may be computed in a call with others (see `Scheduler.sharing`).
         Raises TooLateError as soon as it can't be in time any more, and what the workers died of.
         """
         self.claim = replace(self.claim, level=level, needs_s=needs_s, least_s=least_s, tokens=tokens)
-        self.sharing = sharing
         return await self._scheduler.wait(self)
 
 
@@ -140,6 +136,8 @@ class Scheduler:
         # Also those that ended while their worker was still busy.
         self._turns: dict[Worker, tuple[Turn, ...]] = {}
         self._planned = False
+        self.sharing: Sharing | None = None
+        """How requests may share calls, kept up to date by them; None: not at all."""
 
     @property
     def waiting(self) -> int:
@@ -176,14 +174,15 @@ class Scheduler:
         """How long mandatory work that must be done by ``end`` would wait before it starts."""
         now = asyncio.get_running_loop().time()
         newcomer = Claim(Level.MANDATORY, end, 0.0, arrived=now)
-        order = self.scheduling.order
-        return 1e3 * wait_s(order, self._claims(), newcomer, self._busy_s(now), len(self._workers))
+        order, busy_s = self.scheduling.order, self._busy_s(now)
+        claims, workers = self._claims(), len(self._workers)
+        return 1e3 * wait_s(order, claims, newcomer, busy_s, workers, now=now, sharing=self.sharing)
 
     def join(self, claim: Claim) -> Place:
         """A place for a request whose mandatory part is ``claim``. Raises TooLateError where it can't be in time."""
         now = asyncio.get_running_loop().time()
         order = self.scheduling.order
-        if not admits(order, self._claims(), claim, self._busy_s(now), now, len(self._workers)):
+        if not admits(order, self._claims(), claim, self._busy_s(now), now, len(self._workers), sharing=self.sharing):
             raise TooLateError
         return self.squeeze_in(claim)
 
@@ -242,11 +241,10 @@ class Scheduler:
         free = self._free()
         behind = first[len(free) :]
         for worker, position in zip(free, first, strict=False):
-            place = waiting[position]
-            others = [waiting[other] for other in behind]
-            joined = along(place.claim, [other.claim for other in others], place.sharing, now) if place.sharing else 0
+            claim, others = waiting[position].claim, [waiting[other].claim for other in behind]
+            joined = along(claim, others, self.sharing, now) if self.sharing else 0
+            self._begin(worker, [waiting[each] for each in (position, *behind[:joined])], now)
             behind = behind[joined:]
-            self._begin(worker, [place, *others[:joined]], now)
 
     def _begin(self, worker: Worker, places: Sequence[Place], now: float) -> None:
         shares: Sequence[Share | None] = (None,)
@@ -269,7 +267,7 @@ class Scheduler:
         for turn in itertools.chain.from_iterable(self._turns.values()):
             if not turn.ended and turn.place in claims:
                 claim = turn.place.claim
-                claims[turn.place] = replace(claim, needs_s=max(0.0, claim.needs_s - turn.expected_s))
+                claims[turn.place] = replace(claim, needs_s=max(0.0, claim.needs_s - turn.expected_s), tokens=0)
         return list(claims.values())
 
     def _busy_s(self, now: float) -> float:

@@ -117,6 +117,9 @@ class _Scoring:
         chunks.mandatory = min(self._planned if one_chunk else scheduler.mandatory(self._planned), fitting)
         if not chunks.mandatory:
             return None
+        if self._reranker.limits.shares_calls:
+            most = scheduler.scheduling.requests_per_call
+            scheduler.sharing = Sharing(self._estimator.pace(self._clock()), most, chunks.target_ms())
         now = self._clock()
         needs = self._estimator.predict(chunks.tokens(0, chunks.mandatory), now)
         return scheduler.join(
@@ -126,6 +129,7 @@ class _Scoring:
                 needs_s=needs.p50_ms / 1e3,
                 spare_s=(needs.p95_ms - needs.p50_ms) / 1e3,
                 arrived=now,
+                tokens=chunks.shareable_tokens(0, chunks.mandatory),
             )
         )
 
@@ -162,13 +166,9 @@ class _Scoring:
 
         Where they are one chunk, it may be computed in a call with those of other requests.
         """
-        chunks, limits, scheduler = self._chunks, self._reranker.limits, self._reranker.scheduler
+        chunks = self._chunks
         needs_s, least_s = chunks.p50_ms(first, last) / 1e3, chunks.p95_ms(first, first + 1) / 1e3
-        if scheduler is None or not limits.shares_calls or not chunks.is_one(first, last):
-            return await place.next_turn(level, needs_s, least_s)
-        pace = self._estimator.pace(self._clock())
-        sharing = Sharing(pace, scheduler.scheduling.requests_per_call, chunks.target_ms())
-        return await place.next_turn(level, needs_s, least_s, chunks.tokens(first, last), sharing)
+        return await place.next_turn(level, needs_s, least_s, chunks.shareable_tokens(first, last))
 
     def _show_wait(self, level: Level, first: int, waited_ms: float) -> None:
         """A span for a wait that is over: most chunks wait for nobody, and should not pay for one."""
