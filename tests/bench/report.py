@@ -16,9 +16,6 @@ from typing import Any, Self
 from rich.console import Console
 from rich.table import Table
 
-FIGURES = ("passthrough_x_echo_p50", "decision_us", "start_s", "memory_mb", "install_mb")
-"""The figures that are followed over time; a run that leaves a part out lacks its figure."""
-
 _DISTRIBUTIONS = (
     "millirank-server",
     "grpcio",
@@ -76,27 +73,34 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run. ``missing`` says of each part that is not in it why."""
+    """One run.
 
+    ``followed`` names the headline figures that are followed over time. ``missing`` says of each part that is not in
+    the report why. ``details`` are further entries of the JSON, beside the ones that every report has.
+    """
+
+    followed: Sequence[str]
     sections: Mapping[str, Section]
     missing: Mapping[str, str]
     took_s: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
-        """The headline figures of all sections, in the order of `FIGURES`."""
+        """Those of ``followed`` that were measured, in its order."""
         found = {name: value for part in self.sections.values() for name, value in part.figures.items()}
-        return {name: found[name] for name in FIGURES if name in found}
+        return {name: found[name] for name in self.followed if name in found}
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, ready for `json.dumps`."""
+        """Everything, ready for `json.dumps`; a figure that was not measured is null."""
         return {
-            "figures": self.figures(),
+            "figures": {**dict.fromkeys(self.followed), **self.figures()},
             "sections": {name: asdict(section) for name, section in self.sections.items()},
             "missing": dict(self.missing),
             "machine": machine(),
             "versions": versions(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "took_s": round(self.took_s, 1),
+            **self.details,
         }
 
     def write(self, path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.__main__ import FIGURES
 from tests.bench.connection import quantile
 from tests.bench.processes import ROOT
-from tests.bench.report import Spread
+from tests.bench.report import Report, Row, Section, Spread
 
 _TIMEOUT_S = 100
 
@@ -45,7 +46,8 @@ def test_passthrough_report_has_its_shape(tmp_path: Path) -> None:
     assert bench.returncode == 0, printed
     report = json.loads(out.read_text(encoding="utf-8"))
     assert set(report) == {"figures", "sections", "missing", "machine", "versions", "date", "took_s"}
-    assert list(report["figures"]) == ["passthrough_x_echo_p50"]
+    assert tuple(report["figures"]) == FIGURES
+    assert [name for name, value in report["figures"].items() if value is not None] == ["passthrough_x_echo_p50"]
     assert report["figures"]["passthrough_x_echo_p50"] > 0
     assert report["missing"] == dict.fromkeys(["decision", "models", "start", "install"], "--only")
     assert report["machine"]["cpus"] >= 1
@@ -101,3 +103,19 @@ def test_spread_is_median_and_extremes_of_the_rounds() -> None:
     assert Spread.of([3.0, 1.0, 2.0, 10.0]) == Spread(2.5, 1.0, 10.0, 4)
     with pytest.raises(ValueError, match="at least one round"):
         Spread.of([])
+
+
+def test_report_has_the_followed_figures_in_order() -> None:
+    """Of all sections' figures those that are followed, in the given order, null where not measured; and details."""
+    sections = {
+        "one": Section("t", [Row("r", {"x": Spread.of([1.0])})], {"start_s": 0.5, "other": 1.0}),
+        "two": Section("t", [], {"decision_us": 2.5}),
+    }
+    followed = ("decision_us", "memory_mb", "start_s")
+    report = Report(followed, sections, {"memory": "no such file"}, 1.0, {"contenders": {"a": {"threads": 2}}})
+    written = json.loads(json.dumps(report.as_json()))
+
+    assert list(written["figures"].items()) == [("decision_us", 2.5), ("memory_mb", None), ("start_s", 0.5)]
+    assert list(report.figures()) == ["decision_us", "start_s"]
+    assert written["contenders"] == {"a": {"threads": 2}}
+    assert written["missing"] == {"memory": "no such file"}

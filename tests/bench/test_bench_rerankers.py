@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -12,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.bench.processes import ROOT
-from tests.bench.report import BenchError, Row, Section, Spread
+from tests.bench.report import BenchError
 from tests.bench.rerankers import quality
 from tests.bench.rerankers.child import Child, ChildError
 from tests.bench.rerankers.contenders import FP32, INT8, REFERENCE, Contender, contenders
 from tests.bench.rerankers.cross_encoders import Facts, sections
 from tests.bench.rerankers.models import Models
 from tests.bench.rerankers.pairs import MIX, SLACK, Cutter, Pairs
-from tests.bench.rerankers.report import FIGURES, RerankersReport
 from tests.bench.rerankers.rounds import Cell, Series, plan
 from tests.bench.rivals.child import fastest
 from tests.rivals.environment import Environment, SetUpError
@@ -126,18 +124,6 @@ def test_contenders_are_compared_at_both_precisions() -> None:
         }
     assert REFERENCE in {one.name for one in everybody}
     assert all((HERE / "rivals" / f"{one.module}.py").is_file() for one in everybody)
-
-
-def test_report_keeps_the_followed_figures_in_order() -> None:
-    """The JSON has the figures that were measured, in their order, and how each contender was run."""
-    section = Section("t", [Row("r", {"x": Spread.of([1.0])})], {"rss_mb": 150.0, "x_st_torch_256": 2.5, "other": 1.0})
-    report = RerankersReport({"ratios": section}, {"infinity torch": "no such version"}, 1.0, {"a": {"threads": 2}})
-    written = json.loads(json.dumps(report.as_json()))
-
-    assert written["figures"] == {"x_st_torch_256": 2.5, "rss_mb": 150.0}
-    assert set(written["figures"]) < set(FIGURES)
-    assert written["contenders"] == {"a": {"threads": 2}}
-    assert written["missing"] == {"infinity torch": "no such version"}
 
 
 def test_candidates_for_ndcg_hold_the_right_documents() -> None:

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import grpc
 from rich.console import Console
@@ -20,23 +19,13 @@ from tests.bench.command import EXIT_FAILURE, carry_out, positive
 from tests.bench.progress import Steps
 from tests.bench.report import BenchError, Report, Section, prepare, show, show_figures
 
-FIGURES = (*(program.figure for program in PROGRAMS), "passthrough_x_echo_p50", "passthrough_x_echo_p99")
-"""Always in the report; null where a part could not be measured."""
+FIGURES = (
+    *(figure for transport in ("tcp", "unix") for program in PROGRAMS for figure in program.figures(transport)),
+    "passthrough_x_echo_p50",
+    "passthrough_x_echo_p99",
+)
 
 _OUT = Path("build/bench/clients.json")
-
-
-class ClientsReport(Report):
-    """The report of this bench: that of the sidecar's bench with all figures of its sections."""
-
-    def figures(self) -> dict[str, float]:
-        """Those of `FIGURES` first."""
-        found = {name: value for part in self.sections.values() for name, value in part.figures.items()}
-        return {name: found[name] for name in dict.fromkeys((*FIGURES, *found)) if name in found}
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, ready for `json.dumps`."""
-        return {**super().as_json(), "figures": {**dict.fromkeys(FIGURES), **self.figures()}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +72,7 @@ def _chosen(parsed: argparse.Namespace) -> Mapping[str, _Part]:
     return {name: part for name, part in parts.items() if not parsed.only or name in parsed.only}
 
 
-def _run(console: Console, parts: Mapping[str, _Part]) -> tuple[ClientsReport, bool]:
+def _run(console: Console, parts: Mapping[str, _Part]) -> tuple[Report, bool]:
     """Measure one part after the other; one that can't be measured does not stop the others. Whether one failed."""
     began = time.monotonic()
     sections: dict[str, Section] = {}
@@ -102,7 +91,7 @@ def _run(console: Console, parts: Mapping[str, _Part]) -> tuple[ClientsReport, b
                 missing[name], failed = f"{error.code().name}: {error.details()}", True
             else:
                 show(console, sections[name])
-    return ClientsReport(sections, missing, time.monotonic() - began), failed
+    return Report(FIGURES, sections, missing, time.monotonic() - began), failed
 
 
 if __name__ == "__main__":

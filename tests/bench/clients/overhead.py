@@ -13,8 +13,6 @@ from tests.bench.connection import connect, quantile
 from tests.bench.progress import Steps
 from tests.bench.report import Row, Section, Spread
 
-_HEADLINE = "tcp"
-
 
 def measure(program: Program, folder: Path, steps: Steps, *, rounds: int, calls: int) -> Section:
     """The program's calls over TCP and over a Unix socket. Raises BenchError."""
@@ -33,9 +31,9 @@ def measure(program: Program, folder: Path, steps: Steps, *, rounds: int, calls:
                 values = _values(took)
                 rows.append(Row(f"{name}, {transport}", values))
                 if name == program.name:
-                    suffix = "" if transport == _HEADLINE else f"_{transport}"
-                    figures[program.figure + suffix] = values["added_p50_ms"].median
-                    figures[program.figure.replace("_ms", "_p99_ms") + suffix] = values["added_p99_ms"].median
+                    p50, p99 = program.figures(transport)
+                    figures[p50] = values["added_p50_ms"].median
+                    figures[p99] = values["added_p99_ms"].median
             steps.done()
     return Section(
         title=f"{program.name} client: added to a bare stub call",

@@ -30,15 +30,19 @@ class ToolchainMissingError(BenchError):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """``figure`` is what its headline is called; ``build`` makes it in a folder and returns its command line.
+    """``build`` makes it in a folder and returns its command line.
 
     ``warm_up`` calls of each kind do not count: a JVM compiles meanwhile.
     """
 
     name: str
-    figure: str
     warm_up: int
     build: Callable[[Path], Sequence[str]]
+
+    def figures(self, transport: str) -> tuple[str, str]:
+        """What the p50 and the p99 over ``tcp`` or ``unix`` are called."""
+        over = "" if transport == "tcp" else f"_{transport}"
+        return f"{self.name.lower()}_added_ms{over}", f"{self.name.lower()}_added_p99_ms{over}"
 
     def measure(self, command: Sequence[str], target: str, rounds: int, calls: int) -> Mapping[str, Took]:
         """What calls to ``target`` took, by client. Raises BenchError."""
@@ -71,9 +75,9 @@ def _java(folder: Path) -> Sequence[str]:
 
 
 PROGRAMS = (
-    Program("Go", "go_added_ms", 500, _go),
-    Program("Java", "java_added_ms", 5_000, _java),
-    Program("Python", "python_added_ms", 200, _python),
+    Program("Go", 500, _go),
+    Program("Java", 5_000, _java),
+    Program("Python", 200, _python),
 )
 
 

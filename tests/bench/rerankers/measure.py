@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sidecar.engines.threads import usable_cpus
 from tests.bench.progress import Steps
-from tests.bench.report import BenchError, Section
+from tests.bench.report import BenchError, Report, Section
 from tests.bench.rerankers import cross_encoders, late_interaction, quality, rounds
 from tests.bench.rerankers.child import Child, ChildError
 from tests.bench.rerankers.contenders import (
@@ -22,9 +22,16 @@ from tests.bench.rerankers.contenders import (
 )
 from tests.bench.rerankers.models import Models
 from tests.bench.rerankers.pairs import Pairs
-from tests.bench.rerankers.report import RerankersReport
 from tests.rivals.environment import Environment, SetUpError
 
+FIGURES = (
+    "x_st_torch_256",
+    "x_infinity_best_256",
+    "x_any_best_256",
+    "ndcg_loss_int8",
+    "rss_mb",
+    "late_interaction_100_ms",
+)
 CROSS_ENCODERS = "cross-encoders"
 QUALITY = "quality"
 LATE_INTERACTION = "late-interaction"
@@ -53,7 +60,7 @@ class Choice:
 Show = Callable[[Section], None]
 
 
-def measure(choice: Choice, folder: Path, steps: Steps, show: Show) -> RerankersReport:
+def measure(choice: Choice, folder: Path, steps: Steps, show: Show) -> Report:
     """Runs the parts that are chosen; ``folder`` takes the logs, ``show`` each section as soon as it is there.
 
     A rival that can't be had is named in the report's ``missing``, and the others are measured. Raises BenchError when
@@ -67,7 +74,8 @@ def measure(choice: Choice, folder: Path, steps: Steps, show: Show) -> Rerankers
             sections[name] = section
             show(section)
     left_out = {part: "--only" for part in PARTS if part not in choice.parts}
-    return RerankersReport(sections, {**left_out, **run.missing}, time.monotonic() - began, run.how)
+    details = {"contenders": run.how}
+    return Report(FIGURES, sections, {**left_out, **run.missing}, time.monotonic() - began, details)
 
 
 class _Run:
@@ -81,6 +89,7 @@ class _Run:
         self._models = Models.of_this_checkout()
         self._pairs: Pairs | None = None
         self.missing: dict[str, str] = {}
+        # How each contender was run, by its name.
         self.how: dict[str, Mapping[str, object]] = {}
         self._contenders = tuple(
             one

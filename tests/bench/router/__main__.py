@@ -21,8 +21,8 @@ from sidecar.calibrate.sweep_quality import SweepError
 from sidecar.settings import Settings
 from tests.bench.command import carry_out, positive
 from tests.bench.progress import Steps
-from tests.bench.report import Section, prepare, show, show_figures
-from tests.bench.router.figures import RouterReport, collection_section, stage_section
+from tests.bench.report import Report, Section, prepare, show, show_figures
+from tests.bench.router.figures import FIGURES, collection_section, stage_section
 from tests.bench.router.redraws import run
 
 _OUT = Path("build/bench/router.json")
@@ -53,7 +53,8 @@ def _report(parsed: argparse.Namespace, console: Console) -> int:
         sections[f"{stage} by collection"] = collection_section(results, stage)
     for section in sections.values():
         show(console, section)
-    report = RouterReport(sections, {}, time.monotonic() - began, _sizes(measured))
+    details = {"collections": _sizes(measured)}
+    report = Report(FIGURES, sections, {}, time.monotonic() - began, details)
     show_figures(console, report)
     report.write(parsed.out)
     console.print(f"written to {parsed.out}; took {report.took_s:.0f} s", highlight=False)

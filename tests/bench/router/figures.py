@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from router.arms import Strategy
 from router.profile import SIGNALS_ARM
 from sidecar.calibrate.metrics import macro_bootstrap
-from tests.bench.report import Report, Row, Section, Spread
+from tests.bench.report import Row, Section, Spread
 from tests.bench.router.outcomes import NONE
 from tests.bench.router.policies import BUILT_IN_SUFFIX, FIXED_KS, ORACLE, RANDOM, ROUTER, SIGNALS_BUILT_IN, fixed_ks
 from tests.bench.router.redraws import Results
@@ -34,23 +33,6 @@ FIGURES = (
 AS_GOOD = 0.002
 """nDCG@10 below the router's at which a fixed arm counts as equally good."""
 _DIGITS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class RouterReport(Report):
-    """``collections`` says of each how large it is."""
-
-    collections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def figures(self) -> dict[str, float]:
-        """In the order of `FIGURES`."""
-        found = {name: value for part in self.sections.values() for name, value in part.figures.items()}
-        return {name: found[name] for name in FIGURES if name in found}
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, ready for `json.dumps`."""
-        # Named in full: a class with slots is made anew by its decorator, and super() alone would look for the first.
-        return {**Report.as_json(self), "collections": {name: dict(one) for name, one in self.collections.items()}}
 
 
 @dataclass(frozen=True, slots=True)
