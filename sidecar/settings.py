@@ -138,8 +138,9 @@ class SchedulingSettings(Section):
     requests_per_call: int = Field(
         8,
         ge=1,
-        description="how many small requests that wait for a cross-encoder may be computed in one call of it, where "
-        "that pays and all are in time; 1: each alone",
+        le=64,
+        description="how many small requests that wait for a local model may be computed in one call of it, where that "
+        "pays and all are in time; 1: each alone",
     )
 
 

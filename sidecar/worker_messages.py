@@ -78,18 +78,21 @@ class ScorePairs(Task[PairResult]):
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreTogether(Task["tuple[PairResult | str, ...]"]):
-    """Cross-encoder: the pairs of several requests in one run of the model. A result for each, or why it has none."""
-
-    parts: tuple[ScorePairs, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ScoreLate(Task[LateResult]):
     """Late interaction: ``documents`` are (digest, text); the text is None where the vectors should be kept already."""
 
     query: str
     documents: tuple[tuple[bytes, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTogether(Task["tuple[PairResult | LateResult | str, ...]"]):
+    """The tasks of several requests, all `ScorePairs` or all `ScoreLate`, in one run of the model.
+
+    What comes back is a result for each, or why it has none; with every text, so that none can be missing.
+    """
+
+    parts: tuple[Task[object], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from router.arms import Availability, State
 from sidecar.engines.manifest import ModelError
 from sidecar.rerankers.base import BackendError, NotReadyError
 from sidecar.scheduler import Scheduler, Scheduling, Turn
-from sidecar.worker_messages import Load, Ready, ScorePairs, ScoreTogether, Task
+from sidecar.worker_messages import Load, Ready, ScoreTogether, Task
 from sidecar.worker_process import Answer, Patience, WorkerProcess
 
 ResultT = TypeVar("ResultT")
@@ -42,7 +42,7 @@ class WorkerPool:
                 load,
                 patience,
                 on_ready=on_ready,
-                on_result=on_result,
+                on_result=functools.partial(_each, on_result),
                 on_free=self._look,
                 on_down=self._one_is_down,
             )
@@ -83,7 +83,7 @@ class WorkerPool:
 
     async def _together(self, process: WorkerProcess, tasks: Sequence[object]) -> list[object]:
         """One call for several requests, until the last of them is done: an answer for each, or what it failed with."""
-        answer = await process.call(ScoreTogether(cast("tuple[ScorePairs, ...]", tuple(tasks))), None)
+        answer = await process.call(ScoreTogether(cast("tuple[Task[object], ...]", tuple(tasks))), None)
         return [
             BackendError(f"{self._name}: {result}") if isinstance(result, str) else Answer(result, answer.compute_ms)
             for result in answer.result
@@ -103,3 +103,9 @@ class WorkerPool:
     def _one_is_down(self, error: Exception) -> None:
         if self.availability().state is not State.READY:
             self.scheduler.fail(error)
+
+
+def _each(on_result: Callable[[object], None], result: object) -> None:
+    """Those of a shared call are told one by one."""
+    for part in result if isinstance(result, tuple) else (result,):
+        on_result(part)

@@ -32,12 +32,13 @@ class PairScores:
 class EncodedTexts:
     """``vectors[i]`` is float32 [t_i, token_dim], ``sentences`` float32 [n, sentence_dim]; all rows have length 1.
 
-    ``sentence_dim`` is 0 where a model has token vectors only. ``tokens`` is what the model read, padding not counted.
+    ``sentence_dim`` is 0 where a model has token vectors only. ``lengths[i]`` is how many tokens of text i the model
+    read, padding not counted.
     """
 
     vectors: list[Floats]
     sentences: Floats
-    tokens: int
+    lengths: list[int]
 
 
 class Scorer(Protocol):
@@ -63,8 +64,8 @@ class Encoder(Protocol):
         """Encodes documents, each cut to ``max_tokens`` tokens; results in input order."""
         ...
 
-    def encode_query(self, query: str, max_tokens: int) -> EncodedTexts:
-        """Encodes one query; some models mark queries differently from documents."""
+    def encode_queries(self, queries: Sequence[str], max_tokens: int) -> EncodedTexts:
+        """Encodes queries, which some models mark differently from documents; results in input order."""
         ...
 
 

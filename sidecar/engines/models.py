@@ -28,6 +28,7 @@ from sidecar.worker_messages import (
 )
 
 ResultT = TypeVar("ResultT")
+PartT = TypeVar("PartT")
 Sample = tuple[int, float]
 
 QUERY = "how to warm up a model"
@@ -71,7 +72,7 @@ class CrossEncoderModel:
             case ScorePairs():
                 return self._score([task])[0]
             case ScoreTogether():
-                return self._together(task.parts)
+                return _together(self._score, [part for part in task.parts if isinstance(part, ScorePairs)])
             case _:
                 raise TypeError(f"a cross-encoder cannot run {type(task).__name__}")
 
@@ -80,19 +81,6 @@ class CrossEncoderModel:
         lists = [PairList(task.query, task.texts) for task in tasks]
         results = self._scorer.score_lists(lists, limits.max_tokens, limits.query_max_tokens)
         return [PairResult(tuple(result.scores.tolist()), result.tokens) for result in results]
-
-    def _together(self, tasks: Sequence[ScorePairs]) -> tuple[PairResult | str, ...]:
-        """One run for all. What fails in company is done alone: nobody is to pay for another one's texts."""
-        try:
-            return tuple(self._score(tasks))
-        except Exception:  # noqa: BLE001 - whatever it was, it is seen again below by whose fault it is
-            return tuple(map(self._alone, tasks))
-
-    def _alone(self, task: ScorePairs) -> PairResult | str:
-        try:
-            return self._score([task])[0]
-        except Exception as error:  # noqa: BLE001 - said to whom it belongs
-            return failure(error)
 
     def warm_up(self) -> list[Sample]:
         """All shapes."""
@@ -108,7 +96,7 @@ class CrossEncoderModel:
 
 
 class LateInteractionModel:
-    """Answers `ScoreLate` and `Encode`."""
+    """Answers `ScoreLate`, `ScoreTogether` and `Encode`."""
 
     def __init__(self, encoder: Encoder, truncation: Truncation, vector_bytes: int, revision: str = "") -> None:
         self._encoder = encoder
@@ -121,11 +109,13 @@ class LateInteractionModel:
         """The documents' vectors that requests find."""
         return self._scorer.kept
 
-    def run(self, task: Task[object]) -> LateResult | EncodeResult:
+    def run(self, task: Task[object]) -> LateResult | EncodeResult | tuple[LateResult | str, ...]:
         """Scores documents, or encodes them ahead of time."""
         match task:
             case ScoreLate():
                 return self._scorer.score(task.query, task.documents)
+            case ScoreTogether():
+                return _together(self._scorer.score_lists, [part for part in task.parts if isinstance(part, ScoreLate)])
             case Encode():
                 return self._scorer.encode(task.documents)
             case _:
@@ -190,6 +180,21 @@ def _loaded(message: Load) -> Model:
             return plaid.load(spec, message.threads)
         case _:
             raise ModelError(f"no engine runs a {type(message.spec).__name__}")
+
+
+def _together(run: Callable[[Sequence[PartT]], list[ResultT]], parts: Sequence[PartT]) -> tuple[ResultT | str, ...]:
+    """One run for all. What fails in company is done alone: nobody is to pay for another one's texts."""
+
+    def alone(part: PartT) -> ResultT | str:
+        try:
+            return run([part])[0]
+        except Exception as error:  # noqa: BLE001 - said to whom it belongs
+            return failure(error)
+
+    try:
+        return tuple(run(parts))
+    except Exception:  # noqa: BLE001 - whatever it was, it is seen again by whose fault it is
+        return tuple(map(alone, parts))
 
 
 def failure(error: Exception) -> str:

@@ -108,9 +108,9 @@ class TokenEncoder(_OnnxModel):
         """The manifest's."""
         return self.manifest.maxsim_ratio
 
-    def encode_query(self, query: str, max_tokens: int) -> EncodedTexts:
-        """Encodes a query like any other text."""
-        return self.encode([query], max_tokens)
+    def encode_queries(self, queries: Sequence[str], max_tokens: int) -> EncodedTexts:
+        """Encodes queries like any other texts."""
+        return self.encode(queries, max_tokens)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> EncodedTexts:
         """Encodes each text cut to ``max_tokens`` tokens, special ones included; results in input order."""
@@ -119,12 +119,10 @@ class TokenEncoder(_OnnxModel):
         encodings = self._tokenizer.encode_batch([text[:characters] for text in texts])
         vectors: list[Floats] = [np.empty((0, self.manifest.token_dim), np.float32)] * len(texts)
         sentences = np.empty((len(texts), self.manifest.sentence_dim), dtype=np.float32)
-        tokens = 0
         for index, length, (token_rows, sentence) in self._run(encodings, ["token_embeddings", "sentence_embedding"]):
             vectors[index] = np.ascontiguousarray(token_rows[:length])  # a copy: the batch's padding can go
             sentences[index] = sentence
-            tokens += length
-        return EncodedTexts(vectors, sentences, tokens)
+        return EncodedTexts(vectors, sentences, [len(encoding.ids) for encoding in encodings])
 
 
 class PairTokeniser:

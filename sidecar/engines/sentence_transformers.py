@@ -141,21 +141,24 @@ class TokenEncoder:
             )
             for index, rows in zip(batch, encoded, strict=True):
                 vectors[index] = _unit_rows(rows)
-        return self._encoded(vectors, sum(lengths))
+        return self._encoded(vectors, lengths)
 
-    def encode_query(self, query: str, max_tokens: int) -> EncodedTexts:
-        """Encodes one query, cut to ``max_tokens`` or to the fixed width that the checkpoint fills up with masks."""
+    def encode_queries(self, queries: Sequence[str], max_tokens: int) -> EncodedTexts:
+        """Encodes queries, cut to ``max_tokens`` or to the fixed width that the checkpoint fills up with masks."""
+        if not queries:
+            return self._encoded([], [])
         expansion = self._module.query_expansion
         limits: dict[str, Any] = {"max_length": max_tokens, "truncation": True}
-        (encoded,) = self._model.encode_query(
-            [query[: max_characters(max_tokens)]],
+        encoded = self._model.encode_query(
+            [query[: max_characters(max_tokens)] for query in queries],
+            batch_size=len(queries),
             convert_to_numpy=True,
             show_progress_bar=False,
             # A fixed width leaves no choice, and the library warns about every attempt.
             processing_kwargs=None if expansion is not None else {"text": limits},
         )
-        rows = _unit_rows(encoded)
-        return self._encoded([rows], len(rows))  # nothing is left out of a query
+        vectors = list(map(_unit_rows, encoded))
+        return self._encoded(vectors, list(map(len, vectors)))  # nothing is left out of a query
 
     def _lengths(self, texts: Sequence[str], limits: dict[str, Any]) -> list[int]:
         """Tokens of each document behind the marker for documents."""
@@ -164,8 +167,8 @@ class TokenEncoder:
         marker = self._model.prompts.get("document") or ""
         return list(map(len, self._model.tokenizer([marker + text for text in texts], **limits)["input_ids"]))
 
-    def _encoded(self, vectors: list[Floats], tokens: int) -> EncodedTexts:
-        return EncodedTexts(vectors, np.empty((len(vectors), 0), np.float32), tokens)
+    def _encoded(self, vectors: list[Floats], lengths: list[int]) -> EncodedTexts:
+        return EncodedTexts(vectors, np.empty((len(vectors), 0), np.float32), lengths)
 
 
 def _loaded(spec: TorchSpec, folder: Path, threads: int) -> Any:

@@ -39,7 +39,8 @@ class LateInteraction(LocalReranker):
         *,
         warm_idle: bool = True,
     ) -> None:
-        super().__init__(name, Strategy.LATE_INTERACTION, model, Limits(max_chunk_documents=256), scheduling)
+        limits = Limits(max_chunk_documents=256, shares_calls=True)
+        super().__init__(name, Strategy.LATE_INTERACTION, model, limits, scheduling)
         load = model.load
         keeps = isinstance(load, Load) and (load.vector_bytes > 0 or load.vector_file is not None)
         self._warm: set[bytes] = set()
@@ -107,7 +108,11 @@ class LateInteraction(LocalReranker):
     async def _score_chunk(self, query: str, documents: Sequence[Document], tokens: int, turn: Turn) -> Scored:
         query = self._query_text(query)
         parcels = tuple(
-            (document.digest, None if document.digest in self._warm else self._document_text(document))
+            # In a call with others every text goes along: nobody else is to wait for a second attempt.
+            (
+                document.digest,
+                None if document.digest in self._warm and turn.share is None else self._document_text(document),
+            )
             for document in documents
         )
         answer = await self._call(ScoreLate(query, parcels), tokens, turn)
