@@ -28,6 +28,7 @@ from sidecar.engines.vectors import (
     quantise,
     quantise_query,
 )
+from sidecar.worker_messages import ScoreLate
 from tests.rerankers.local_models import MINILM, copy_model
 
 Floats = NDArray[np.float32]
@@ -163,7 +164,7 @@ def test_encoder_shapes_and_order(encoder: TokenEncoder) -> None:
     texts = ["a much longer text than the others " * 20, "short", "a few words more"]
     encoded = encoder.encode(texts, max_tokens=32)
     assert [len(vectors) for vectors in encoded.vectors] == [32, 3, 6]  # [CLS] and [SEP] are tokens
-    assert encoded.tokens == 41
+    assert sum(encoded.lengths) == 41
     assert encoded.sentences.shape == (3, 384)
     for rows in (*encoded.vectors, encoded.sentences):
         assert rows.dtype == np.float32
@@ -282,6 +283,25 @@ def test_a_document_that_occurs_twice_is_encoded_once(encoder: TokenEncoder) -> 
     result = scorer.score("a query", [(b"1", "text")] * 5)
     assert result.tokens == 3
     assert len(set(result.scores)) == 1
+
+
+def test_lists_that_are_scored_together_get_what_each_gets_alone(encoder: TokenEncoder) -> None:
+    """Same scores; a document that is cold in two lists is read once, for the first; what is kept is told once; and who
+    lacks a text is told so without holding up the others."""
+    together = LateInteractionScorer(encoder, Truncation(64, 48), vector_bytes=1 << 20)
+    alone = LateInteractionScorer(encoder, Truncation(64, 48), vector_bytes=1 << 20)
+    lists = [
+        ScoreLate("reading files", ((b"1", "about files"), (b"2", "about threads"))),
+        ScoreLate("lacking", ((b"9", None),)),
+        ScoreLate("running threads", ((b"2", "about threads"), (b"3", "of a text that is new"))),
+    ]
+    results = together.score_lists(lists)
+    expected = [alone.score(each.query, each.documents) for each in lists]
+    assert [(each.scores, each.missing, each.tokens) for each in results] == [
+        (each.scores, each.missing, each.tokens) for each in expected
+    ]
+    assert [each.warm for each in results] == [0, 0, 0], "what was encoded in the same call was not kept before"
+    assert [each.change.added for each in results] == [(b"1", b"2", b"3"), (), ()]
 
 
 def test_onnx_runtime_reports_nothing_home(tmp_path: Path) -> None:

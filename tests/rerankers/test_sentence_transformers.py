@@ -121,7 +121,7 @@ def test_token_vectors_are_those_of_colbert(colbert_minilm: Path, encoder: Token
     assert len(kept) == len(ids) - 2
     encoded = encoder.encode([text], 128)
     np.testing.assert_allclose(encoded.vectors[0], rows[kept], atol=1e-5)
-    assert encoded.tokens == len(ids)
+    assert encoded.lengths == [len(ids)]
     assert encoded.sentences.shape == (1, 0)
 
 
@@ -139,8 +139,8 @@ def test_token_vectors_do_not_depend_on_the_batch(encoder: TokenEncoder) -> None
 def test_queries_are_filled_up_with_masks(encoder: TokenEncoder) -> None:
     """A query has the checkpoint's 32 vectors, however short or long it is; they all count as read."""
     for query in ("csv", "why is the file " * 100):
-        encoded = encoder.encode_query(query, 64)
-        assert (encoded.vectors[0].shape, encoded.tokens) == ((32, 128), 32)
+        encoded = encoder.encode_queries([query], 64)
+        assert (encoded.vectors[0].shape, encoded.lengths) == ((32, 128), [32])
 
 
 def test_the_checkpoints_own_limit_holds(colbert_minilm: Path) -> None:

@@ -17,16 +17,27 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from router.admission import Claim, Level, Sharing
+from router.arms import Strategy
 from router.latency import LatencyEstimator, LatencyPrior, Pace
 from sidecar.messages import DegradationReason
 from sidecar.rerankers.base import BackendError, ScoreRequest
-from sidecar.rerankers.cross_encoder import CrossEncoder
+from sidecar.rerankers.local import LocalReranker
 from sidecar.scheduler import Place, Scheduler, Scheduling, Turn
 from sidecar.scored_prefix import ScoredPrefix
 from sidecar.scoring import ScoringJob, score_prefix
 from sidecar.shared_call import shared
-from sidecar.worker_messages import PairResult, ScorePairs, ScoreTogether
-from tests.rerankers.local_models import QUERY, TINY_CROSS_ENCODER, cross_encoder, documents, ready, score, until
+from sidecar.worker_messages import LateResult, PairResult, ScoreLate, ScorePairs, ScoreTogether, Task
+from tests.rerankers.local_models import (
+    MINILM,
+    QUERY,
+    TINY_CROSS_ENCODER,
+    cross_encoder,
+    documents,
+    late_interaction,
+    ready,
+    score,
+    until,
+)
 
 
 class FakeWorker:
@@ -161,16 +172,20 @@ async def test_who_has_no_time_left_is_told_alone() -> None:
     assert await patient == "two"
 
 
-@pytest_asyncio.fixture
-async def model() -> AsyncIterator[CrossEncoder]:
-    """The embedded cross-encoder in its child process."""
-    reranker = cross_encoder("tiny", TINY_CROSS_ENCODER, threads=1)
+@pytest_asyncio.fixture(params=["cross_encoder", "late_interaction"])
+async def model(request: pytest.FixtureRequest) -> AsyncIterator[LocalReranker]:
+    """An embedded model in its child process."""
+    reranker = (
+        cross_encoder("tiny", TINY_CROSS_ENCODER, threads=1)
+        if request.param == "cross_encoder"
+        else late_interaction("minilm", MINILM, threads=1, warm_idle=False)
+    )
     await ready(reranker)
     yield reranker
     await reranker.close()
 
 
-def together(reranker: CrossEncoder, count: int, spans: InMemorySpanExporter) -> list[asyncio.Task[ScoredPrefix]]:
+def together(reranker: LocalReranker, count: int, spans: InMemorySpanExporter) -> list[asyncio.Task[ScoredPrefix]]:
     """So many requests of one document each, at once, for a model of which calls are believed to be expensive."""
     estimator = LatencyEstimator(LatencyPrior(base_ms=10.0, ms_per_token=0.01))
     provider = TracerProvider(shutdown_on_exit=False)
@@ -185,7 +200,7 @@ def together(reranker: CrossEncoder, count: int, spans: InMemorySpanExporter) ->
     return [asyncio.create_task(one(number)) for number in range(count)]
 
 
-async def test_scores_are_those_of_a_call_of_its_own(model: CrossEncoder) -> None:
+async def test_scores_are_those_of_a_call_of_its_own(model: LocalReranker) -> None:
     """Six requests that come together are one call, as their spans say; the time for others is time in the queue."""
     spans = InMemorySpanExporter()
     prefixes = await asyncio.gather(*together(model, 6, spans))
@@ -199,7 +214,7 @@ async def test_scores_are_those_of_a_call_of_its_own(model: CrossEncoder) -> Non
     assert all(cast("float", each["millirank.queue_ms"]) > 0 for each in told)
 
 
-async def test_a_child_that_dies_is_said_to_everybody_in_the_call(model: CrossEncoder) -> None:
+async def test_a_child_that_dies_is_said_to_everybody_in_the_call(model: LocalReranker) -> None:
     """BACKEND_ERROR for each, at once; the next request is served by the next child."""
     pid = model.pid
     assert pid is not None
@@ -216,16 +231,20 @@ async def test_a_child_that_dies_is_said_to_everybody_in_the_call(model: CrossEn
     assert len((await score(model, documents(1))).scores) == 1
 
 
-async def test_texts_that_break_the_model_are_their_own_requests_trouble(model: CrossEncoder) -> None:
+async def test_texts_that_break_the_model_are_their_own_requests_trouble(model: LocalReranker) -> None:
     """In a call with others, one task that can't be computed: the others have their scores, and the reason that comes
     back for it is a type and a place."""
-    fine, poisoned = ScorePairs(QUERY, ("a text",)), ScorePairs(QUERY, (cast("str", 7),))
+    fine: Task[object] = ScorePairs(QUERY, ("a text",))
+    poisoned: Task[object] = ScorePairs(QUERY, (cast("str", 7),))
+    if model.identity.strategy is Strategy.LATE_INTERACTION:
+        fine, poisoned = ScoreLate(QUERY, ((b"fine", "a text"),)), ScoreLate(QUERY, ((b"bad", cast("str", 7)),))
     scheduler = model.scheduler
     claim = Claim(Level.MANDATORY, time.monotonic() + 60.0, 0.01)
     with scheduler.squeeze_in(claim) as place, await place.next_turn(Level.MANDATORY, 0.01) as turn:
         answer = await model._workers.call(ScoreTogether((fine, poisoned, fine)), turn)
     first, broken, last = answer.result
-    assert isinstance(first, PairResult)
-    assert first == last
+    assert isinstance(first, PairResult | LateResult)
+    assert isinstance(last, PairResult | LateResult)
+    assert first.scores == last.scores
     assert isinstance(broken, str)
     assert "TypeError in " in broken

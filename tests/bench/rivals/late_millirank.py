@@ -39,7 +39,7 @@ def load(threads: int) -> Mapping[str, Operation]:
         return {"ms": taken}
 
     def encode_query(query: str) -> QueryVectors:
-        encoded = encoder.encode_query(query, manifest.truncation.query_max_tokens)
+        encoded = encoder.encode_queries([query], manifest.truncation.query_max_tokens)
         return quantise_query(encoded.vectors[0], encoded.sentences[0])
 
     def queries_alone(queries: Sequence[str]) -> dict[str, Any]:
