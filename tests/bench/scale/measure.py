@@ -6,7 +6,6 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -22,44 +21,17 @@ from sidecar.messages import Completeness, Request
 from sidecar.reranker_settings import OnnxCrossEncoder, PoolCrossEncoder
 from sidecar.settings import SchedulingSettings, Settings
 from tests.bench.report import BenchError
+from tests.bench.scale.workload import AT_ONCE, CANDIDATES, MODEL, ONE_BY_ONE, TOGETHER_S, Measured, Way
 from tests.helpers import request as request_of
 from tests.ray.cluster import Cluster
 
-MODEL = "tiny-cross-encoder"
-CANDIDATES = 20
 _WORDS = "the csv module reads and writes rows of a file as lists of text with a delimiter between the fields " * 3
 # Budgets are no limit here, and all candidates of a request go before others': a rest that waits for callers who never
 # stop would not be scored at all.
 _BUDGET_MS = 20_000.0
 _SCHEDULING = SchedulingSettings(mandatory_documents=CANDIDATES)
-_ONE_BY_ONE = 150
-_AT_ONCE = 6
-_TOGETHER_S = 8.0
 _WARM_UP = 20
 _PATIENCE_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One requests after the other, in ms; and as many as are answered when some callers never wait."""
-
-    p50_ms: float
-    p95_ms: float
-    requests_per_s: float
-    together_p99_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Where a request to the pool spends its time, medians in ms, seen by a bare gRPC client.
-
-    ``proxy_ms`` from the client through Ray's proxy to the ingress and back; ``replica_ms`` in the ingress and from
-    there to the replica and back; ``model_ms`` the model's own.
-    """
-
-    proxy_ms: float
-    replica_ms: float
-    model_ms: float
 
 
 async def in_process() -> Measured:
@@ -95,7 +67,7 @@ def way(cluster: Cluster) -> tuple[Way, list[float]]:
     proxy, replica, model = [], [], []
     with grpc.insecure_channel(cluster.address) as channel:
         stub = pb_grpc.RerankServiceStub(channel)
-        for number in range(_WARM_UP + _ONE_BY_ONE):
+        for number in range(_WARM_UP + ONE_BY_ONE):
             message = pb.RerankRequest(
                 query=f"how to read a csv file {number}",
                 documents=[pb.Document(text=text) for text in _texts(number)],
@@ -143,7 +115,7 @@ async def _measure(core: Core) -> Measured:
 
     for number in range(_WARM_UP):
         await ask(number)
-    alone = sorted([await ask(number) for number in range(_ONE_BY_ONE)])
+    alone = sorted([await ask(number) for number in range(ONE_BY_ONE)])
     together, took_s = await _together(ask)
     return Measured(
         p50_ms=statistics.median(alone),
@@ -160,11 +132,11 @@ async def _together(ask: Callable[[int], Awaitable[float]]) -> tuple[list[float]
 
     async def caller(which: int) -> None:
         number = 1_000_000 * (which + 1)
-        while time.monotonic() < started + _TOGETHER_S:
+        while time.monotonic() < started + TOGETHER_S:
             took.append(await ask(number))
             number += 1
 
-    await asyncio.gather(*(caller(which) for which in range(_AT_ONCE)))
+    await asyncio.gather(*(caller(which) for which in range(AT_ONCE)))
     return sorted(took), time.monotonic() - started
 
 
