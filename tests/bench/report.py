@@ -143,7 +143,7 @@ def show_figures(console: Console, report: Report) -> None:
     """The headline figures, and what is missing."""
     table = Table(title="Figures", title_justify="left", title_style="bold")
     table.add_column("")
-    table.add_column("median", justify="right")
+    table.add_column("", justify="right")
     for name, value in report.figures().items():
         table.add_row(name, _digits(value))
     console.print(table)
