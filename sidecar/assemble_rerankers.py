@@ -202,6 +202,7 @@ def _loadable(configured: LocalModelSettings) -> Loadable:
                 backend=configured.backend,
                 device=configured.device,
                 dtype=configured.dtype,
+                batch_tokens=configured.batch_tokens,
             )
         case OnnxCrossEncoder() | OnnxLateInteraction():
             try:

@@ -61,6 +61,12 @@ class _TorchModel(_LocalModel):
     backend: Literal["torch", "onnx", "openvino"] = Field("torch", description="what sentence-transformers runs on")
     device: str = Field("cpu", description="cpu, cuda, cuda:1, mps, ...")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="precision of the weights")
+    batch_tokens: int = Field(
+        0,
+        ge=0,
+        description="most tokens in one run of the model, with padding; 0: 512 on a CPU, 16384 elsewhere; fewer take "
+        "less memory",
+    )
 
 
 class _KeptVectors(Section):

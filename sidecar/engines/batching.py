@@ -33,16 +33,22 @@ def kept_tokens(documents: int) -> int:
     return -(-documents // KEPT_PER_TOKEN)
 
 
-def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int], token_budget: int, padding: int | None = None) -> list[list[int]]:
     """Groups indexes into batches of at most ``token_budget`` padded tokens, shortest texts first.
 
-    A batch costs ``rows * longest row`` tokens. A text longer than the budget is a batch of its own, so that a budget
-    of 1 runs every text alone. Ties keep the order given.
+    A batch costs ``rows * longest row`` tokens, of which at most ``padding`` are no text's (None: any number). A text
+    longer than the budget is a batch of its own, so that a budget of 1 runs every text alone. Ties keep the order
+    given.
     """
     batches: list[list[int]] = []
+    texts_tokens = 0  # of the last batch, without padding
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= token_budget:
+        cost = (len(batches[-1]) + 1) * lengths[index] if batches else 0
+        wasted = cost - texts_tokens - lengths[index]
+        if batches and cost <= token_budget and (padding is None or wasted <= padding):
             batches[-1].append(index)
+            texts_tokens += lengths[index]
         else:
             batches.append([index])
+            texts_tokens = lengths[index]
     return batches

@@ -3,7 +3,14 @@
 Weights are safetensors, code from the hub is never run, and what the model's own library would only warn about (a head
 that is not in the checkpoint, several labels, a tokenizer with more entries than the model has) is refused.
 
-Batches and reproducibility. Texts go through the model sorted by length, in batches of `TOKEN_BUDGET` padded tokens.
+Batches and reproducibility. Texts go through the model sorted by length, in batches of at most `TOKEN_BUDGET` padded
+tokens on a CPU, where that was measured to be best, and of `DEVICE_TOKEN_BUDGET` elsewhere. Nothing is measured on a
+GPU; this is reckoned from public figures. One run of a model of 24 layers launches some hundred kernels, which takes 3
+to 5 ms for the smallest batch; in that time an A10 computes 400 tokens of bge-reranker-v2-m3, an H100 3,000, and
+several times as many of a small model. So 512 would starve it. 16,384 is 32 texts of 512 tokens and the default of Text
+Embeddings Inference; with that model it needs, beside the weights, about 0.5 GB in float16 and 1 GB in float32. Nobody
+waits longer for it: the scheduler sizes a call by the time that it is predicted to take.
+
 A text's result depends on its batch by what reordered float32 sums differ: at most 1e-5 of a logit of the order of 1.
 Late interaction then rounds token vectors to int8, where such a difference may tip a component over to the next level:
 at most 1e-3 of a MaxSim.
@@ -31,6 +38,9 @@ from sidecar.engines.specs import TorchSpec
 
 ENGINE_VERSION = "sentence_transformers/1"  # raise it when the engine's own arithmetic or truncation changes
 TOKEN_BUDGET = 512
+DEVICE_TOKEN_BUDGET = 16_384
+# Padding that costs a GPU about as much as one more run (400 to 3,000 tokens, see above). On a CPU it never decides.
+PADDING_TOKENS = 2_048
 LEAST_DOCUMENT_TOKENS = 8
 EXTRA = ("torch", "transformers", "sentence_transformers")
 LIBRARIES = ("sentence-transformers", "transformers", "tokenizers", "torch")
@@ -48,6 +58,8 @@ def load(spec: TorchSpec, threads: int, vector_bytes: int) -> Model:
         raise ModelError(
             f"engine sentence_transformers needs {', '.join(missing)}: run pip install 'millirank-server[torch]'"
         )
+    if spec.device != "cpu":
+        _check_device(spec)
     if spec.backend != "torch" and spec.dtype != "float32":
         raise ModelError(f"dtype {spec.dtype} works with backend torch only; {spec.backend} takes float32")
     folder = checkpoint.locate(spec.model, spec.revision, spec.backend)
@@ -56,13 +68,19 @@ def load(spec: TorchSpec, threads: int, vector_bytes: int) -> Model:
     files = checkpoint.digests(folder, spec.backend)
     model = _loaded(spec, folder, threads)
     _check_tokenizer(spec.model, model)
+    tokens = batch_tokens(spec)
     if spec.kind is Kind.CROSS_ENCODER:
-        scorer = PairScorer(spec.model, model)
+        scorer = PairScorer(spec.model, model, tokens)
         truncation = _capped(spec, model.max_seq_length)
         return CrossEncoderModel(scorer, truncation, _revision(spec, truncation, files))
-    encoder = TokenEncoder(model)
+    encoder = TokenEncoder(model, tokens)
     truncation = _capped(spec, encoder.longest_document)
     return LateInteractionModel(encoder, truncation, vector_bytes, _revision(spec, truncation, files))
+
+
+def batch_tokens(spec: TorchSpec) -> int:
+    """Padded tokens that one run of the model takes at most: as the setting says, or by the device."""
+    return spec.batch_tokens or (TOKEN_BUDGET if spec.device.startswith("cpu") else DEVICE_TOKEN_BUDGET)
 
 
 class PairScorer:
@@ -71,12 +89,13 @@ class PairScorer:
     Raises ModelError for a model that has several labels.
     """
 
-    def __init__(self, name: str, model: Any) -> None:
+    def __init__(self, name: str, model: Any, batch_tokens: int) -> None:
         import torch
 
         if model.num_labels != 1:
             raise ModelError(f"{name} gives {model.num_labels} labels for a pair; a reranker needs one score")
         self._model = model
+        self._batch_tokens = batch_tokens
         self._identity = torch.nn.Identity()
         # A model that reads a conversation (an LLM with a template) gets both texts as one.
         self._cut = "longest_first" if model.supports("message") else "only_second"
@@ -95,7 +114,7 @@ class PairScorer:
         # A tokenizer takes an empty list for a mistake.
         lengths = list(map(len, tokenizer(pairs, **limits)["input_ids"])) if pairs else []
         scores = np.empty(len(pairs), dtype=np.float32)
-        for batch in plan_batches(lengths, TOKEN_BUDGET):
+        for batch in plan_batches(lengths, self._batch_tokens, PADDING_TOKENS):
             scores[batch] = self._model.predict(
                 [pairs[index] for index in batch],
                 batch_size=len(batch),
@@ -109,8 +128,9 @@ class PairScorer:
 class TokenEncoder:
     """Texts -> token vectors, projected and of length 1; punctuation that the checkpoint masks is left out."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, batch_tokens: int = TOKEN_BUDGET) -> None:
         self._model = model
+        self._batch_tokens = batch_tokens
         self._module = model[0]
         self._token_dim = int(model.get_embedding_dimension())
 
@@ -131,7 +151,7 @@ class TokenEncoder:
         cut = [text[: max_characters(max_tokens)] for text in texts]
         limits = {"max_length": max_tokens, "truncation": True}
         lengths = self._lengths(cut, limits)
-        for batch in plan_batches(lengths, TOKEN_BUDGET):
+        for batch in plan_batches(lengths, self._batch_tokens, PADDING_TOKENS):
             encoded = self._model.encode_document(
                 [cut[index] for index in batch],
                 batch_size=len(batch),
@@ -169,6 +189,19 @@ class TokenEncoder:
 
     def _encoded(self, vectors: list[Floats], lengths: list[int]) -> EncodedTexts:
         return EncodedTexts(vectors, np.empty((len(vectors), 0), np.float32), lengths)
+
+
+def _check_device(spec: TorchSpec) -> None:
+    """Before gigabytes are downloaded for nothing. Raises ModelError when torch can't compute there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=spec.device)
+    except Exception as error:  # whatever the device's own library says
+        raise ModelError(
+            f"{spec.model} cannot run on device {spec.device!r} ({checkpoint.first_line(error)}): set `device` = "
+            "'cpu', or install a build of torch for it and let this process see one"
+        ) from error
 
 
 def _loaded(spec: TorchSpec, folder: Path, threads: int) -> Any:
@@ -258,6 +291,6 @@ def _revision(spec: TorchSpec, truncation: Truncation, files: Sequence[tuple[str
     """12 hex digits that change whenever a score could: files, truncation, batching, how and on what it is run."""
     parts = [ENGINE_VERSION, spec.kind.value, spec.backend, spec.device, spec.dtype, repr(truncation)]
     libraries = (*LIBRARIES, *BACKEND_LIBRARIES[spec.backend])
-    parts += [str(TOKEN_BUDGET), *(f"{name}={importlib.metadata.version(name)}" for name in libraries)]
+    parts += [str(batch_tokens(spec)), *(f"{name}={importlib.metadata.version(name)}" for name in libraries)]
     parts += [f"{name}={digest}" for name, digest in files]
     return blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()

@@ -28,7 +28,8 @@ class TorchSpec:
     """A Hugging Face model through sentence-transformers: a hub name or a local folder.
 
     ``revision`` is the commit of a hub name ('' for a folder, or for what is in the local cache); ``backend`` torch,
-    onnx or openvino; ``device`` cpu, cuda, ...; ``dtype`` float32, float16 or bfloat16.
+    onnx or openvino; ``device`` cpu, cuda, ...; ``dtype`` float32, float16 or bfloat16; ``batch_tokens`` bounds one run
+    of the model in padded tokens (0: as suits the device).
     """
 
     model: str
@@ -38,6 +39,7 @@ class TorchSpec:
     backend: str = "torch"
     device: str = "cpu"
     dtype: str = "float32"
+    batch_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

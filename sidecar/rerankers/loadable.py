@@ -83,11 +83,12 @@ def torch_model(
     backend: str = "torch",
     device: str = "cpu",
     dtype: str = "float32",
+    batch_tokens: int = 0,
 ) -> Loadable:
     """A hub name or a Hugging Face folder for sentence-transformers; the child says whether it can be loaded."""
     kind = KINDS[strategy]
     truncation = Truncation(options.max_tokens or DOCUMENT_TOKENS[kind], QUERY_TOKENS)
-    spec = TorchSpec(model, kind, truncation, revision, backend, device, dtype)
+    spec = TorchSpec(model, kind, truncation, revision, backend, device, dtype, batch_tokens)
     return _loadable(spec, truncation, "", options)
 
 

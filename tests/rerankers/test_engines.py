@@ -81,6 +81,15 @@ def test_batches_stay_within_the_token_budget() -> None:
     assert plan_batches([], token_budget=10) == []
 
 
+def test_batches_hold_no_more_padding_than_is_allowed() -> None:
+    """10 and 12 padded to 12 waste 2 tokens; with 50 as a third row it would be 78, with 50 and 52 only 2."""
+    lengths = [50, 10, 52, 12]
+    assert plan_batches(lengths, token_budget=1000) == [[1, 3, 0, 2]]
+    assert plan_batches(lengths, token_budget=1000, padding=78) == [[1, 3, 0], [2]]
+    assert plan_batches(lengths, token_budget=1000, padding=77) == [[1, 3], [0, 2]]
+    assert plan_batches(lengths, token_budget=1000, padding=1) == [[1], [3], [0], [2]]
+
+
 def test_characters_and_token_estimates() -> None:
     """6 characters per token up to 8,192; characters / 4 + 2 tokens up to the truncation."""
     assert max_characters(128) == 768
