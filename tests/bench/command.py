@@ -1,4 +1,4 @@
-"""What the command lines of the benches share: the console, what an interrupt and an error do, exit codes."""
+"""What commands that measure for minutes share: the console, what an interrupt and an error do, exit codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def carry_out(
     try:
         return measure(console)
     except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
+        console.print("interrupted; there is no report")
         return EXIT_INTERRUPTED
     except (BenchError, *errors) as error:
         sys.stderr.write(f"bench: {error}\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import re
 import subprocess
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tests.bench.command import EXIT_FAILURE, carry_out, positive
 from tests.fuzz.targets import TARGETS
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +31,6 @@ _FOLDER = _ROOT / "build" / "fuzz"
 _LONGEST = 4096  # bytes: enough for every seed's structure, short enough for thousands of runs a second
 _MEMORY_MB = 2048
 _SLOW_S = 10  # an input that takes longer is a finding
-_EXIT_FOUND = 1
-_EXIT_USAGE = 2
-_EXIT_INTERRUPTED = 130
 _DONE = re.compile(r"Done (\d+) runs|stat::number_of_executed_units:\s*(\d+)|^#(\d+)\s", re.MULTILINE)
 _COVERED = re.compile(r"cov: (\d+)")
 
@@ -97,37 +96,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one or more of {', '.join(TARGETS)}")
     parser.add_argument("--minutes", type=float, default=1.0, help="for each target (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="targets at the same time (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive, default=1, help="targets at the same time (default: %(default)s)")
     asked = parser.parse_args(arguments)
     if unknown := [name for name in asked.targets if name not in TARGETS]:
         parser.error(f"no such target: {', '.join(unknown)}; choose from {', '.join(TARGETS)}")
     if importlib.util.find_spec("atheris") is None:
-        sys.stderr.write("fuzz: atheris is not installed; run: pip install -e '.[fuzz]'\n")
-        return _EXIT_USAGE
+        parser.error("atheris is not installed; run: pip install -e '.[fuzz]'")
+    return carry_out(functools.partial(_look, asked))
+
+
+def _look(asked: argparse.Namespace, console: Console) -> int:
     names = asked.targets or list(TARGETS)
-    console = Console(stderr=True)
-    fuzzing = _Fuzzing()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    try:
-        with (
-            Progress(*columns, console=console, transient=True) as bar,
-            ThreadPoolExecutor(asked.jobs) as side_by_side,
-        ):
-            task = bar.add_task(f"{len(names)} targets, {asked.minutes:g} minutes each", total=len(names))
-            try:
-                runs = []
-                for run in side_by_side.map(lambda name: fuzzing.fuzz(name, 60 * asked.minutes), names):
-                    runs.append(run)
-                    bar.advance(task)
-            except KeyboardInterrupt:
-                side_by_side.shutdown(wait=False, cancel_futures=True)
-                fuzzing.end()
-                raise
-    except KeyboardInterrupt:
-        sys.stderr.write("fuzz: interrupted\n")
-        return _EXIT_INTERRUPTED
-    Console().print(_table(runs))
-    return _EXIT_FOUND if any(run.failed for run in runs) else 0
+    fuzzing = _Fuzzing()
+    runs = []
+    with Progress(*columns, console=console, transient=True) as bar, ThreadPoolExecutor(asked.jobs) as side_by_side:
+        task = bar.add_task(f"{len(names)} targets, {asked.minutes:g} minutes each", total=len(names))
+        try:
+            for run in side_by_side.map(lambda name: fuzzing.fuzz(name, 60 * asked.minutes), names):
+                runs.append(run)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            # The threads wait for their children.
+            side_by_side.shutdown(wait=False, cancel_futures=True)
+            fuzzing.end()
+            raise
+    console.print(_table(runs))
+    return EXIT_FAILURE if any(run.failed for run in runs) else 0
 
 
 def _table(runs: Sequence[Run]) -> Table:
