@@ -96,25 +96,27 @@ class Report:
             "figures": {**dict.fromkeys(self.followed), **self.figures()},
             "sections": {name: asdict(section) for name, section in self.sections.items()},
             "missing": dict(self.missing),
-            "machine": machine(),
-            "versions": versions(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "took_s": round(self.took_s, 1),
+            **circumstances(self.took_s),
             **self.details,
         }
 
     def write(self, path: Path) -> None:
         """Save as JSON. Raises BenchError when the file can't be written."""
-        try:
-            path.write_text(json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise _not_writable(path, error) from None
+        save(path, self.as_json())
 
 
 def prepare(path: Path) -> None:
     """Make the report's folder before minutes are spent on measuring. Raises BenchError when that can't be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON. Raises BenchError when the file can't be written."""
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise _not_writable(path, error) from None
 
@@ -149,6 +151,16 @@ def show_figures(console: Console, report: Report) -> None:
     console.print(table)
     for part, reason in report.missing.items():
         console.print(f"  {part}: not measured: {reason}", style="yellow", markup=False, highlight=False)
+
+
+def circumstances(took_s: float) -> dict[str, Any]:
+    """Where, with what and when something was measured, and how long that took, in s."""
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "took_s": round(took_s, 1),
+    }
 
 
 def machine() -> dict[str, Any]:

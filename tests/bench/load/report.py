@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from rich.table import Table
 
 from tests.bench.load.measure import Cpus, Durations, Run
 from tests.bench.load.summary import Summary
-from tests.bench.report import BenchError, machine, versions
+from tests.bench.report import circumstances, save
 
 OWN = "mandatory first"
 _ENDINGS = {OWN: "", "edf": "_edf", "fifo": "_fifo"}
@@ -64,18 +62,12 @@ class LoadReport:
             },
             "cpus": {"generator": sorted(self.cpus.generator), "sidecar": sorted(self.cpus.sidecar)},
             "seconds": asdict(self.durations),
-            "machine": machine(),
-            "versions": versions(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "took_s": round(self.took_s, 1),
+            **circumstances(self.took_s),
         }
 
     def write(self, path: Path) -> None:
         """Save as JSON. Raises BenchError when the file can't be written."""
-        try:
-            path.write_text(json.dumps(self.as_json(), indent=2, default=str) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BenchError(f"{path} can't be written: {error.strerror}; choose another --out") from None
+        save(path, self.as_json())
 
 
 def show(console: Console, name: str, run: Run) -> None:
