@@ -26,8 +26,10 @@ from tests.bench.scale.sections import (
     hop_section,
     measured_section,
     pool_of,
+    sharing_section,
     simulation_section,
 )
+from tests.bench.scale.sharing import compare, has_torch
 from tests.bench.scale.simulation import Figures, Load, simulate
 from tests.bench.scale.workload import Measured, Way
 
@@ -54,21 +56,26 @@ def _report(parsed: argparse.Namespace, console: Console) -> int:
     prepare(parsed.out)
     began = time.monotonic()
     with Steps(console) as steps:
-        steps.begin("scale", 5)
+        steps.begin("scale", 6)
         measured, way, model_ms = _measure(steps)
+        steps.now("shared calls")
+        compared = asyncio.run(compare())
+        steps.done()
         steps.now("simulation")
         load, simulated = _simulate(model_ms, way.proxy_ms + way.replica_ms)
         steps.done()
     sections: dict[str, Section] = {
         "measured": measured_section(measured),
         "hop": hop_section(measured, way),
+        "sharing": sharing_section(compared),
         "simulation": simulation_section(load, simulated),
     }
     for section in sections.values():
         show(console, section)
     # All that it takes to simulate the same again.
     details = {"ray": importlib.metadata.version("ray"), "simulated": {"seed": _SEED, **asdict(load)}}
-    report = Report(FIGURES, sections, {}, time.monotonic() - began, details)
+    missing = {} if has_torch() else {"sharing on torch": "torch is not installed: pip install -e '.[torch]'"}
+    report = Report(FIGURES, sections, missing, time.monotonic() - began, details)
     show_figures(console, report)
     report.write(parsed.out)
     draw(parsed.out.with_suffix(".png"), load, simulated)

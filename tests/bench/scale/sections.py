@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from tests.bench.report import Row, Section, Spread
+from tests.bench.scale.sharing import CALLERS, ROUNDS, SECONDS, SMALL, Compared
 from tests.bench.scale.simulation import Figures, Load
 from tests.bench.scale.workload import AT_ONCE, CANDIDATES, MODEL, ONE_BY_ONE, TOGETHER_S, Measured, Way
 
@@ -16,6 +17,8 @@ FIGURES = (
     "requests_per_s_in_process",
     "requests_per_s_pool_of_1",
     "requests_per_s_pool_of_2",
+    "shared_calls_x_embedded",
+    "shared_calls_x_torch",
     "simulated_adherence_worst",
 )
 
@@ -49,6 +52,24 @@ def hop_section(measured: Mapping[str, Measured], way: Way) -> Section:
             "by a bare gRPC client, medians: proxy_ms from it through Ray's proxy to the ingress and back, replica_ms "
             "in the ingress and from there to the replica and back, model_ms the model's own",
         ),
+    )
+
+
+def sharing_section(compared: Sequence[Compared]) -> Section:
+    """One row for each model and number of candidates, and a figure for each model: the gain at the fewest of them."""
+    rows, figures = [], {}
+    for one in compared:
+        gain = Spread.of([shared / alone for shared, alone in zip(one.shared_per_s, one.alone_per_s, strict=True)])
+        if one.candidates == min(SMALL):
+            figures[f"shared_calls_x_{'embedded' if one.model == MODEL else 'torch'}"] = gain.median
+        values = {"shared_per_s": Spread.of(one.shared_per_s), "alone_per_s": Spread.of(one.alone_per_s), "x": gain}
+        medians = {"shared_p50_ms": one.shared_p50_ms, "alone_p50_ms": one.alone_p50_ms}
+        rows.append(Row(f"{one.model}, {one.candidates} candidates", values | _values(medians)))
+    return Section(
+        title="Small requests that share calls, and with a call for each",
+        rows=rows,
+        figures=figures,
+        notes=(f"requests/s of {CALLERS} callers that never wait, one thread, {ROUNDS} rounds of {SECONDS:g} s each",),
     )
 
 
