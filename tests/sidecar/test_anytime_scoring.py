@@ -100,6 +100,14 @@ async def test_chunks_are_about_their_target_length() -> None:
     assert len(slow.reranker.calls[0].documents) == 1
 
 
+async def test_a_chunk_is_worth_its_call() -> None:
+    """Where a call costs 45 ms beside its documents of 10 ms each, four of them go into one: half is work."""
+    stage = Stage(limits=Limits(max_chunk_documents=64))
+    stage.estimator = LatencyEstimator(LatencyPrior(base_ms=45.0, ms_per_token=1.0, spread=1.01))
+    await stage.score()
+    assert len(stage.reranker.calls[0].documents) == 4
+
+
 async def test_whole_list_rerankers_get_everything_at_once() -> None:
     """A listwise LLM is asked once, also where its prediction does not fit: it stops by its own timeout."""
     stage = Stage(limits=Limits(max_chunk_documents=50, whole_list=True))
