@@ -28,6 +28,7 @@ from sidecar.errors import (
 )
 from sidecar.http_listeners import open_site
 from sidecar.http_shapes import answer_headers, read_request, write_answer
+from sidecar.linger import linger
 from sidecar.pipeline import Pipeline
 from sidecar.request_frame import Arrival, RequestFrame, UnderWay
 from sidecar.security import carries, read_token, warn_of_plaintext
@@ -75,6 +76,7 @@ class HttpServer:
         self._frame = frame
         self._token = read_token(Path(listen.token_file)) if listen.token_file else b""
         self._tls = http_context(listen.tls)
+        self._drain_s = drain_s
         self._under_way = 0
         app = web.Application()
         for path in _PATHS:
@@ -97,8 +99,8 @@ class HttpServer:
         return address
 
     async def stop(self, linger_s: float) -> None:
-        """Goes on accepting for a moment, answers what was accepted, and closes."""
-        await asyncio.sleep(linger_s)
+        """Goes on accepting for a moment (see `linger`), answers what was accepted, and closes."""
+        await linger(linger_s, linger_s + self._drain_s / 2)
         await self._runner.cleanup()
 
     async def _health(self, request: web.Request) -> web.Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from millirank.v1 import rerank_service_pb2
 
 from sidecar.health_server import HealthServer
+from sidecar.linger import linger
 from sidecar.listeners import ListenError, bind_tcp, bind_unix
 from sidecar.metrics import Metrics
 from sidecar.pipeline import Pipeline
@@ -87,12 +87,15 @@ class Server:
         return tuple(addresses)
 
     async def stop(self, linger_s: float, drain_s: float) -> None:
-        """Drain: say NOT_SERVING, answer new calls in first-stage order for a moment, finish the accepted ones."""
+        """Drain: say NOT_SERVING, answer new calls in first-stage order for a moment, finish the accepted ones.
+
+        An event loop that is held up lingers longer, by at most half of ``drain_s``, and drains for that much less.
+        """
         self._pipeline.draining = True
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         _log.info("draining", extra={"linger_s": linger_s, "drain_s": drain_s})
-        await asyncio.sleep(linger_s)
-        await self._server.stop(drain_s)
+        lingered_s = await linger(linger_s, linger_s + drain_s / 2)
+        await self._server.stop(max(drain_s / 2, linger_s + drain_s - lingered_s))
         if self._health_server is not None:
             await self._health_server.stop()
         _log.info("stopped")

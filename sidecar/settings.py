@@ -183,7 +183,8 @@ class Settings(Section):
     linger_s: float = Field(
         0.5,
         ge=0,
-        description="after SIGTERM, how long new calls still get their first-stage order (DRAINING)",
+        description="after SIGTERM, how long new calls still get their first-stage order (DRAINING); up to half of "
+        "drain_s longer where the process does not get the CPU",
     )
     profiles: tuple[str, ...] = Field(
         (),
