@@ -37,6 +37,8 @@ def build(arguments: Arguments) -> serve.Application:
             if unknown
             else f"a reranker of a pool can't be named {INGRESS!r}; choose another name"
         )
+    for name, configured in heavy.items():
+        _check_gpus(name, configured, arguments.models.get(name, arguments.default))
     models = {
         name: _deployment(ModelReplica, name, arguments.models.get(name, arguments.default)).bind(
             name, _with_threads(configured, arguments.models.get(name, arguments.default)), settings
@@ -67,6 +69,16 @@ def _deployment(kind: type[Any], name: str, replicas: Replicas) -> serve.Deploym
         graceful_shutdown_timeout_s=_GRACE_S,
         graceful_shutdown_wait_loop_s=0.2,
     )
+
+
+def _check_gpus(name: str, configured: LocalModelSettings, replicas: Replicas) -> None:
+    """Ray hides no GPU from a replica that asks for none: all of a node would crowd on its first one, uncounted."""
+    device = getattr(configured, "device", "")
+    if device.startswith("cuda") and not replicas.gpus:
+        raise SettingsError(
+            f"rerankers.{name}.device is {device!r}, but its replicas ask for no GPU: set models.{name}.gpus, such as "
+            "0.5"
+        )
 
 
 def _with_threads(configured: LocalModelSettings, replicas: Replicas) -> LocalModelSettings:

@@ -59,8 +59,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(cpus: int = 2) -> Iterator[Cluster]:
-    """Ray with Serve and its gRPC proxy, which knows our services; stopped whatever happens."""
+def running(cpus: int = 2, gpus: int = 0) -> Iterator[Cluster]:
+    """Ray with Serve and its gRPC proxy, which knows our services; stopped whatever happens.
+
+    Ray takes ``gpus`` on trust: it hands them out as if they were there.
+    """
     import ray
     from ray import serve
 
@@ -69,6 +72,7 @@ def running(cpus: int = 2) -> Iterator[Cluster]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
         num_cpus=cpus,
+        num_gpus=gpus,
         object_store_memory=_OBJECT_STORE_BYTES,
         include_dashboard=False,
         log_to_driver=False,

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[Cluster]:
-    """A running Ray without a pool."""
+    """A running Ray without a pool. It believes in one GPU."""
     from tests.ray.cluster import running
 
-    with running() as cluster:
+    with running(gpus=1) as cluster:
         yield cluster
 
 

@@ -59,6 +59,18 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
         build(Arguments.model_validate({"models": {"bge": {}}}))
 
 
+def test_a_model_on_a_gpu_that_asks_for_none(tmp_path: Path) -> None:
+    """It is told apart from one that asks, before Ray puts it on a node without a GPU."""
+    file = tmp_path / "pool.toml"
+    file.write_text(
+        '[rerankers.bge]\nstrategy = "cross_encoder"\nengine = "sentence_transformers"\nmodel = "some/model"\n'
+        'device = "cuda"\n'
+    )
+    with pytest.raises(SettingsError, match=r"rerankers\.bge\.device is 'cuda', .*set models\.bge\.gpus, such as 0\.5"):
+        build(Arguments.model_validate({"config": str(file)}))
+    build(Arguments.model_validate({"config": str(file), "models": {"bge": {"gpus": 0.5}}}))
+
+
 def test_the_service_finds_the_workers_and_their_port() -> None:
     """The headless service selects the pods that have a gRPC proxy."""
     documents = manifests()
