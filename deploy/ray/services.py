@@ -9,7 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2
 from millirank.v1 import rerank_service_pb2
 
-# Health.Watch is left out; the protocol lets a client fall back on Check.
+# Without Health.Watch: Ray counts an open stream as a request under way when it scales, limits and replaces ingresses.
+# Who watches gets UNIMPLEMENTED, and by the protocol takes the server for healthy.
 _METHODS = {
     rerank_service_pb2.DESCRIPTOR.services_by_name["RerankService"].full_name: ("Rerank", "ExplainRoute"),
     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name: ("Check",),

@@ -94,7 +94,8 @@ def same_order(command: list[str], folder: Path, case: Path) -> str:
 
 
 def test_health_and_errors_are_those_of_a_sidecar(pool: Cluster) -> None:
-    """grpc.health.v1 answers through Ray's proxy, Ray's own method too, and a wrong field comes back with its name."""
+    """grpc.health.v1 answers through Ray's proxy, Ray's own method too, and a wrong field comes back with its name.
+    Nobody can watch, and a client is told so in the way in which it goes on without."""
     from ray.serve.generated import serve_pb2, serve_pb2_grpc
 
     with grpc.insecure_channel(pool.address) as channel:
@@ -105,6 +106,9 @@ def test_health_and_errors_are_those_of_a_sidecar(pool: Cluster) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             health.Check(health_pb2.HealthCheckRequest(service="another"), timeout=10.0)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        with pytest.raises(grpc.RpcError) as caught:
+            next(health.Watch(health_pb2.HealthCheckRequest(), timeout=10.0))
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         rays = serve_pb2_grpc.RayServeAPIServiceStub(channel).Healthz(serve_pb2.HealthzRequest(), timeout=10.0)
         assert rays.message == "success"
     with Client(pool.address) as client, pytest.raises(InvalidRequestError) as refused:
