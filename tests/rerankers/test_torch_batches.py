@@ -73,11 +73,15 @@ def counted(method: Callable[..., Any], runs: list[int]) -> Callable[..., Any]:
 
 
 @needs_torch
-def test_one_run_of_many_pairs_scores_as_many_runs_of_few(xlmr_tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 pairs that a CPU takes 512 tokens at a time go through at once with a GPU's budget; no score moves by 1e-5."""
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 3e-2)])
+def test_one_run_of_many_pairs_scores_as_many_runs_of_few(
+    dtype: str, most: float, xlmr_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 pairs that a CPU takes 512 tokens at a time go through in a few runs with a GPU's budget; scores with a
+    deviation of 0.36 move by what the precision allows."""
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(xlmr_tiny), device="cpu", local_files_only=True)
+    model = CrossEncoder(str(xlmr_tiny), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype})
     runs: list[int] = []
     monkeypatch.setattr(model, "predict", counted(model.predict, runs))
     scores = {}
@@ -87,7 +91,7 @@ def test_one_run_of_many_pairs_scores_as_many_runs_of_few(xlmr_tiny: Path, monke
         scores[budget] = found.scores
         assert sum(runs) == len(TEXTS)
         assert (len(runs) < 5) == (budget == DEVICE_TOKEN_BUDGET), runs
-    np.testing.assert_allclose(scores[DEVICE_TOKEN_BUDGET], scores[TOKEN_BUDGET], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores[DEVICE_TOKEN_BUDGET], scores[TOKEN_BUDGET], rtol=0, atol=most)
 
 
 @needs_torch
