@@ -27,6 +27,25 @@ def test_a_small_stage_costs_what_is_beside_the_model() -> None:
     assert stage.predict(400, clock()).p50_ms == pytest.approx(80.0, rel=0.1)
 
 
+class Quick(ScriptedReranker):
+    """On this machine a token takes 0.02 ms."""
+
+    def warm_up_samples(self) -> list[tuple[int, float]]:
+        return [(100, 2.0), (200, 4.0), (400, 8.0), (1, 0.02), (4, 0.02)]
+
+
+def test_a_faster_model_does_not_make_messages_faster() -> None:
+    """The prior: 2 ms beside the model, 0.1 ms a token; here tokens take a fifth. A stage of kept documents is still
+    predicted at 2 ms, and one of 400 tokens at 2 + 8 ms; so is the first chunk, with half of what is beside it."""
+    arm = {**arm_data(), "latency": {"base_ms": 2.0, "ms_per_token": 0.1, "spread": 1.2}}
+    clock = Clock()
+    estimates = Estimates({"scripted": Quick()}, profile(scripted=arm), clock)
+    estimates.seed()
+    for estimator, beside_ms in ((estimates.stage["scripted"], 2.0), (estimates.chunk["scripted"], 1.0)):
+        assert estimator.predict(1, clock()).p50_ms == pytest.approx(beside_ms, rel=0.15)
+        assert estimator.predict(400, clock()).p50_ms == pytest.approx(beside_ms + 8.0, rel=0.1)
+
+
 class Rehearsing(ScriptedReranker):
     """What it has measured of itself is what the test says."""
 
