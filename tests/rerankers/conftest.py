@@ -1,14 +1,16 @@
-"""The arms that call a server, and the stand-ins that they talk to."""
+"""The arms that call a server, the stand-ins that they talk to, and a checkpoint to export."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from sidecar.rerankers.llm import LlmReranker
 from sidecar.rerankers.remote import HttpReranker
 from tests.helpers import Clock
+from tests.rerankers import tiny_checkpoints
 from tests.rerankers.fake_openai import FakeOpenAI
 from tests.rerankers.fake_pool import FakePool
 from tests.rerankers.llm_cases import until_loaded
@@ -58,3 +60,9 @@ async def remote(pool: FakePool) -> AsyncIterator[HttpReranker]:
     reranker = await loaded(pool, HttpReranker("pool", pool.url, "key-1", model="bge"))
     yield reranker
     await reranker.close()
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT checkpoint; copy it before changing it."""
+    return tiny_checkpoints.make("bert", tmp_path_factory.mktemp("checkpoint") / "bert")

@@ -1,12 +1,10 @@
-"""The export of a Hugging Face cross-encoder: the same scores, whatever the family, and a clear no to the rest."""
+"""The export of a Hugging Face cross-encoder: the same scores, whatever the family, precision or packing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +15,12 @@ pytest.importorskip("onnx", reason="the extra export is not installed")
 
 from sidecar.engines.export import graph as graphs
 from sidecar.engines.export.architectures import FAMILIES
-from sidecar.engines.export.export import BATCHES, Outcome, Plan, Precision, export
-from sidecar.engines.export.fidelity import PairGroup, compare, kendall_tau, paces
+from sidecar.engines.export.export import BATCHES, Outcome, Precision, export
 from sidecar.engines.export.weights import read_safetensors
 from sidecar.engines.onnx import PairScorer
 from tests.rerankers import tiny_checkpoints
+from tests.rerankers.export_cases import GROUPS, PLAN, copied, exported
 
-GROUPS = (
-    PairGroup("reads rows of a csv file", (*tiny_checkpoints.SENTENCES, "a much longer text " * 40, "short", "")),
-    PairGroup("die lange Straße", tiny_checkpoints.SENTENCES),
-)
-PLAN = Plan("tiny", "a test", Precision.FP32, max_tokens=0, threads=1, pace_seconds=0.0)
 MAX_TOKENS, QUERY_MAX_TOKENS = 128, 64
 # float32 sums in another order; scores spread by 0.15 to 0.3.
 FLOAT_TOLERANCE = 1e-5
@@ -35,22 +28,11 @@ FLOAT_TOLERANCE = 1e-5
 BATCH_TOLERANCE = {Precision.FP32: 1e-5, Precision.INT8: 0.0}
 
 
-def exported(checkpoint: Path, target: Path, plan: Plan = PLAN) -> Outcome:
-    """An export without a progress bar."""
-    return export(checkpoint, target, plan, GROUPS, lambda what, done, of: None)
-
-
 def scores(folder: Path, budget: int = 1) -> list[float]:
     """What the engine answers for the texts of the first group."""
     group = GROUPS[0]
     scorer = PairScorer(read_manifest(folder), threads=1, token_budget=budget)
     return scorer.score(group.query, group.texts, MAX_TOKENS, QUERY_MAX_TOKENS).scores.tolist()
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT checkpoint; copy it before changing it."""
-    return tiny_checkpoints.make("bert", tmp_path_factory.mktemp("checkpoint") / "bert")
 
 
 @pytest.fixture(scope="module")
@@ -204,119 +186,6 @@ def test_nothing_is_overwritten(bert: Path, tmp_path: Path) -> None:
         exported(bert, tmp_path / "model")
 
 
-def copied(source: Path, target: Path) -> Path:
-    """A copy of a flat folder."""
-    target.mkdir()
-    for file in source.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    return target
-
-
-def set_config(**changes: Any) -> Callable[[Path], None]:
-    """A change of config.json; None removes a key."""
-
-    def change(folder: Path) -> None:
-        data = json.loads((folder / "config.json").read_bytes()) | changes
-        kept = {key: value for key, value in data.items() if value is not None}
-        (folder / "config.json").write_text(json.dumps(kept), encoding="utf-8")
-
-    return change
-
-
-def set_weights(change: Callable[[tiny_checkpoints.Arrays], tiny_checkpoints.Arrays]) -> Callable[[Path], None]:
-    """Other weights under the same config."""
-    return lambda folder: tiny_checkpoints.write_safetensors(
-        folder / "model.safetensors", change(tiny_checkpoints.arrays("bert"))
-    )
-
-
-def without(name: str) -> Callable[[Path], None]:
-    """A checkpoint that lacks one tensor."""
-    return set_weights(lambda arrays: {key: value for key, value in arrays.items() if key != name})
-
-
-def pickled(folder: Path) -> None:
-    """Weights as torch pickles them."""
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def halved(name: str) -> Callable[[Path], None]:
-    """A download that broke off."""
-
-    def cut(folder: Path) -> None:
-        data = (folder / name).read_bytes()
-        (folder / name).write_bytes(data[: len(data) // 2])
-
-    return cut
-
-
-def two_labels(arrays: tiny_checkpoints.Arrays) -> tiny_checkpoints.Arrays:
-    """A classifier."""
-    return arrays | {key: np.repeat(arrays[key], 2, axis=0) for key in ("classifier.weight", "classifier.bias")}
-
-
-def not_numbers(arrays: tiny_checkpoints.Arrays) -> tiny_checkpoints.Arrays:
-    """A training run that diverged."""
-    return arrays | {"classifier.bias": np.array([np.nan], np.float32)}
-
-
-BAD_CHECKPOINTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "architecture": (
-        set_config(model_type="llama", architectures=["LlamaForX"]),
-        r"'llama' \(LlamaForX\).*sentence_tr",
-    ),
-    "no model type": (set_config(model_type=None), "not None"),
-    "pickle": (pickled, r"only as pytorch_model\.bin, a pickle"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has no model\.safetensors"),
-    "weights cut": (halved("model.safetensors"), r"model\.safetensors is not a whole safetensors file.*download"),
-    "empty weights": (
-        lambda folder: (folder / "model.safetensors").write_bytes(b""),
-        "is not a whole safetensors file",
-    ),
-    "config cut": (halved("config.json"), r"config\.json cannot be read"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),
-    "no tokenizer": (
-        lambda folder: (folder / "tokenizer.json").unlink(),
-        r"tokenizer\.json is missing.*save_pretrained",
-    ),
-    "tokenizer cut": (halved("tokenizer.json"), r"tokenizer\.json cannot be loaded"),
-    "other tokenizer": (
-        lambda folder: tiny_checkpoints.write_unigram(folder / "tokenizer.json"),
-        r"tokenizer\.json has \d+ tokens and the model's table 30,522 rows: take the tokenizer",
-    ),
-    "two labels": (set_weights(two_labels), "has 2 labels"),
-    "no head": (without("classifier.weight"), "no scoring head"),
-    "a tensor missing": (
-        without("bert.encoder.layer.1.output.dense.bias"),
-        r"lacks 1 tensors.*layer\.1\.output\.dense",
-    ),
-    "relative positions": (set_config(position_embedding_type="relative_key"), "'relative_key' positions"),
-    "activation": (set_config(hidden_act="silu"), "activation 'silu'"),
-    "heads": (set_config(num_attention_heads=5), "5 heads do not divide 32"),
-    "layers": (set_config(num_hidden_layers="three"), "num_hidden_layers is 'three'"),
-    "more layers": (set_config(num_hidden_layers=4), r"lacks 16 tensors.*encoder\.layer\.3"),
-    "not numbers": (set_weights(not_numbers), "not numbers"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
-def test_a_bad_checkpoint_is_named(case: str, bert: Path, tmp_path: Path) -> None:
-    """The message says what is wrong and what to do, and nothing is left behind."""
-    change, said = BAD_CHECKPOINTS[case]
-    folder = copied(bert, tmp_path / "checkpoint")
-    change(folder)
-    with pytest.raises(ModelError, match=said):
-        exported(folder, tmp_path / "models" / "tiny")
-    assert not (tmp_path / "models").exists() or list((tmp_path / "models").iterdir()) == []
-
-
-@pytest.mark.parametrize("max_tokens", [127, 161])
-def test_max_tokens_stays_within_the_model(max_tokens: int, bert: Path, tmp_path: Path) -> None:
-    """Beyond its positions a model has learnt nothing; below 128 there is no room beside the query."""
-    with pytest.raises(ModelError, match=f"max_tokens is {max_tokens}; .* can read 128 to 160"):
-        exported(bert, tmp_path / "model", replace(PLAN, max_tokens=max_tokens))
-
-
 def test_whole_number_tensors_are_left_out(tmp_path: Path) -> None:
     """Old checkpoints keep position ids among their weights."""
     path = tmp_path / "some.safetensors"
@@ -325,38 +194,3 @@ def test_whole_number_tensors_are_left_out(tmp_path: Path) -> None:
     tensors = read_safetensors(path)
     assert list(tensors) == ["kept"]
     np.testing.assert_array_equal(tensors["kept"].load(), kept)
-
-
-def test_kendall_tau_by_hand() -> None:
-    """One swap among three is (2 - 1) / 3; a tie on one side weighs sqrt; nothing to disagree about is 1."""
-    one, two = np.array([1, 2, 3], np.float32), np.array([1, 3, 2], np.float32)
-    assert kendall_tau(one, one) == 1
-    assert kendall_tau(one, -one) == -1
-    assert kendall_tau(one, two) == pytest.approx(1 / 3)
-    assert kendall_tau(one, np.array([1, 1, 2], np.float32)) == pytest.approx(2 / np.sqrt(3 * 2))
-    assert kendall_tau(one[:1], two[:1]) == 1
-    assert kendall_tau(one, np.zeros(3, np.float32)) == 0
-
-
-def test_fidelity_by_hand() -> None:
-    """Differences over all pairs, tau within each query."""
-    expected = [np.array([0, 1], np.float32), np.array([4, 2], np.float32)]
-    fidelity = compare(expected, [np.array([0, 1.5], np.float32), np.array([1, 2], np.float32)])
-    assert (fidelity.pairs, fidelity.largest, fidelity.mean, fidelity.tau) == (4, 3, 0.875, 0)
-
-
-def test_paces_take_the_best_round() -> None:
-    """Every run counts its own pairs, warmed up first."""
-    calls: list[str] = []
-
-    def run(name: str, pairs: int) -> Callable[[], int]:
-        def counted() -> int:
-            calls.append(name)
-            return pairs
-
-        return counted
-
-    found = paces({"a": run("a", 2), "b": run("b", 3)}, seconds=0)
-    assert calls == ["a", "b", "a", "b", "a", "b"], "interleaved, after one that does not count"
-    assert set(found) == {"a", "b"}
-    assert min(found.values()) > 0
