@@ -1,19 +1,23 @@
-"""One sidecar process with a real model, shared by the files that need one: loading it takes seconds."""
+"""What the files here share: one sidecar process with a real model, which takes seconds to load, and a real server in
+this process around a scripted reranker."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from millirank import Client, Verdict
+from millirank.v1.rerank_service_pb2_grpc import RerankServiceStub
 
+from sidecar.rerankers.base import Limits as RerankerLimits
 from tests.e2e.otlp_receiver import OtlpReceiver
+from tests.e2e.rpc import connected
 from tests.e2e.sidecar_process import PATIENCE_S, SidecarProcess
-from tests.helpers import arm_data, profile_data
+from tests.helpers import Rig, ScriptedReranker, arm_data, profile_data, rig
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +72,25 @@ def wait_until_ready(address: str) -> None:
                 return
             assert time.monotonic() < deadline, decision
             time.sleep(0.05)
+
+
+@pytest.fixture
+def reranker() -> ScriptedReranker:
+    return ScriptedReranker(limits=RerankerLimits(max_chunk_documents=1))
+
+
+@pytest.fixture
+def parts(reranker: ScriptedReranker) -> Rig:
+    return rig(reranker)
+
+
+@pytest.fixture
+async def stub(parts: Rig) -> AsyncIterator[RerankServiceStub]:
+    async with parts.served() as (address,), connected(address) as stub:
+        yield stub
+
+
+@pytest.fixture
+async def address(parts: Rig) -> AsyncIterator[str]:
+    async with parts.served() as (address,):
+        yield address

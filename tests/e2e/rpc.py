@@ -18,6 +18,11 @@ from millirank.v1 import rerank_service_pb2_grpc as pb_grpc
 # Far beyond what any answer may take: it only ends a test that hangs.
 TIMEOUT_S = 30.0
 
+# Documents in first-stage order, of which a scripted reranker makes 1, 2, 0.
+TEXTS = ("blue", "red green", "red")
+RERANK = "/millirank.v1.RerankService/Rerank"
+FAIL = pb.Budget(overrun_policy=pb.OVERRUN_POLICY_FAIL)
+
 
 @dataclass(frozen=True, slots=True)
 class RpcFailure:
@@ -54,6 +59,11 @@ async def connected(address: str) -> AsyncIterator[pb_grpc.RerankServiceStub]:
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         yield pb_grpc.RerankServiceStub(channel)
+
+
+async def rerank(stub: pb_grpc.RerankServiceStub, sent: pb.RerankRequest) -> pb.RerankResponse:
+    """The answer to ``sent``, waited for as long as any test may take."""
+    return await stub.Rerank(sent, timeout=TIMEOUT_S)
 
 
 async def failure_of(call: Any) -> RpcFailure:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz.damage import damaged
 from tests.fuzz.findings import FINDINGS
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 
 every_target = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
