@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.rerankers import pool as pool_module
 from sidecar.rerankers.llm import LlmReranker
 from sidecar.rerankers.remote import HttpReranker
 from tests.helpers import Clock
@@ -66,3 +67,9 @@ async def remote(pool: FakePool) -> AsyncIterator[HttpReranker]:
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT checkpoint; copy it before changing it."""
     return tiny_checkpoints.make("bert", tmp_path_factory.mktemp("checkpoint") / "bert")
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool is looked at often, so that nobody waits for it here."""
+    monkeypatch.setattr(pool_module, "LOOK_S", 0.1)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import grpc
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -29,23 +27,16 @@ from sidecar.rerankers.base import (
 )
 from sidecar.rerankers.kept_scores import KeptScores
 from sidecar.rerankers.pool import PoolReranker
-from sidecar.service import SERVICE_NAME
 from sidecar.settings import Listen
 from tests.helpers import MARKER, Rig, ScriptedReranker, overlap, rig
 from tests.helpers import request as whole_request
 from tests.rerankers.local_models import documents, settled, until
-from tests.rerankers.pool_cases import served
-from tests.rerankers.remote_cases import SLACK_S, TEXTS, request_for
+from tests.rerankers.pool_cases import PATIENT_S, Broken, arm, calling, served
+from tests.rerankers.remote_cases import REQUEST, SLACK_S, TEXTS, request_for
 
 QUERY = "red green blue"
-REQUEST = request_for(QUERY, *TEXTS)
-PATIENT_S = 5.0
 
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pool is looked at often, so that nobody waits for it here."""
-    monkeypatch.setattr(pool, "LOOK_S", 0.1)
+pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 @pytest.fixture
@@ -67,25 +58,6 @@ async def pooled(there: tuple[str, Rig], model: ScriptedReranker) -> AsyncIterat
     async with calling([there[0]]) as reranker:
         model.calls.clear()
         yield reranker
-
-
-def arm(addresses: list[str], name: str = "bge", **options: object) -> PoolReranker:
-    """An arm that has not started; its model's name in the pool is ``name``."""
-    strategy = Strategy.CROSS_ENCODER
-    return PoolReranker("pooled", strategy, lambda: PoolChannel(addresses, name, strategy), **options)  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def calling(addresses: list[str], **options: object) -> AsyncIterator[PoolReranker]:
-    """An arm that is ready."""
-    reranker = arm(addresses, **options)  # type: ignore[arg-type]
-    await reranker.start()
-    try:
-        await settled(reranker)
-        assert reranker.availability().state is State.READY, reranker.availability()
-        yield reranker
-    finally:
-        await reranker.close()
 
 
 async def test_scores_are_the_models_own(pooled: PoolReranker) -> None:
@@ -264,30 +236,6 @@ async def test_an_answer_of_another_model_than_planned_is_not_cached(
     await near.pipeline.close()
 
 
-async def test_calls_go_round_the_addresses() -> None:
-    """Two addresses share the calls evenly."""
-    models = [ScriptedReranker("bge"), ScriptedReranker("bge")]
-    async with served(models[0]) as (one, _), served(models[1]) as (two, _), calling([one, two]) as reranker:
-        await both_connected(reranker, models)
-        for number in range(20):
-            await reranker.score(request_for(f"{QUERY} {number}", *TEXTS), PATIENT_S)
-        assert [len(model.calls) for model in models] == [10, 10]
-
-
-async def test_an_address_that_is_gone_costs_a_second_attempt_and_no_answer() -> None:
-    """One of two servers ends; every request is answered by the other."""
-    models = [ScriptedReranker("bge"), ScriptedReranker("bge")]
-    async with contextlib.AsyncExitStack() as stack:
-        one, parts = await stack.enter_async_context(served(models[0]))
-        two, _ = await stack.enter_async_context(served(models[1]))
-        reranker = await stack.enter_async_context(calling([one, two]))
-        await both_connected(reranker, models)
-        await parts.servers[0].stop(0.0, 0.0)
-        for number in range(20):
-            scored = await reranker.score(request_for(f"{QUERY} {number}", *TEXTS), PATIENT_S)
-            assert not scored.shortfall
-
-
 async def test_nothing_of_a_text_is_told(pooled: PoolReranker, model: ScriptedReranker) -> None:
     """Whatever goes wrong in the pool, errors hold no text (invariant 11)."""
     model.script = [RuntimeError(f"cannot score {MARKER}")]
@@ -302,58 +250,3 @@ async def test_more_candidates_than_one_call_takes_are_refused(pooled: PoolReran
     """The planner knows the limit; whoever does not is told."""
     with pytest.raises(ValueError, match="at most 1000"):
         await pooled.score(ScoreRequest(QUERY, "", documents(1001)), PATIENT_S)
-
-
-async def both_connected(reranker: PoolReranker, models: list[ScriptedReranker]) -> None:
-    """Until both servers have been called; then what they have counted is forgotten."""
-    for number in range(100):
-        await reranker.score(request_for(f"connect {number}", *TEXTS), PATIENT_S)
-        if all(model.calls for model in models):
-            break
-        await asyncio.sleep(0.02)
-    for model in models:
-        model.calls.clear()
-
-
-async def test_an_address_that_always_fails_is_left_out() -> None:
-    """gRPC's outlier ejection: after a second of failures nothing is sent there for a while, while others answer."""
-    model, broken = ScriptedReranker("bge"), Broken()
-    async with served(model) as (good, _), broken.served() as bad, calling([good, bad]) as reranker:
-        broken.failing = True
-        for _ in range(150):  # three of the intervals in which gRPC looks at what has failed
-            await reranker.score(replace(REQUEST, use_cache=False), PATIENT_S)
-            await asyncio.sleep(0.02)
-        assert broken.calls > 0, "it was never asked, so that this shows nothing"
-        before = broken.calls
-        for _ in range(30):
-            await reranker.score(replace(REQUEST, use_cache=False), PATIENT_S)
-        assert broken.calls == before
-
-
-class Broken:
-    """A server that is reached and answers UNAVAILABLE to everything, as a proxy without a backend does, or nothing."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.failing = False
-        self.hangs = False
-
-    @contextlib.asynccontextmanager
-    async def served(self) -> AsyncIterator[str]:
-        async def refuse(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            self.calls += self.failing
-            await asyncio.sleep(60.0 if self.hangs else 0.0)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "no backend")
-            raise AssertionError
-
-        handler = grpc.unary_unary_rpc_method_handler(refuse)
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE_NAME, {"Rerank": handler, "ExplainRoute": handler}),)
-        )
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            await server.stop(0.0)
