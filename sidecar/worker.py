@@ -8,6 +8,7 @@ be killed. It imports nothing of the server, so that it starts fast and stays sm
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -108,8 +109,9 @@ def _serve(channel: Channel) -> int:
 
 
 def _why_not_loaded(error: Exception, load: Load) -> str:
-    # Where even a library's own data do not fit, the dynamic linker says so, in words of its own.
-    if isinstance(error, MemoryError) or (load.memory_bytes and "failed to map segment" in str(error)):
+    # Where even a library's own data do not fit, the dynamic linker says so, in words of its own; the kernel by number.
+    out_of_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if out_of_memory or (load.memory_bytes and "failed to map segment" in str(error)):
         return f"the model does not fit into memory_bytes ({load.memory_bytes:,}); raise it"
     return f"{type(error).__name__}: {error}"
 

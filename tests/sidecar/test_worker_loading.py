@@ -118,10 +118,18 @@ async def test_loading_has_a_limit(start: Start) -> None:
 
 
 async def test_a_child_may_not_allocate_more_than_its_share(start: Start) -> None:
-    """With 30 MB the model is OFF with the reason; with enough it works, and the kernel holds the child to it."""
-    starved = await start(replace(load(), memory_bytes=30_000_000))
-    assert starved.availability().state is State.OFF
-    assert "does not fit into memory_bytes (30,000,000)" in starved.availability().detail
+    """With 30 MB or less the model is OFF with the reason; with enough it works, and the kernel holds the child to it.
+
+    Where it ends with too few is the libraries' affair, and each says it otherwise.
+    """
+    for too_few in (
+        30_000_000,
+        25_000_000,
+        20_000_000,
+    ):
+        starved = await start(replace(load(), memory_bytes=too_few))
+        assert starved.availability().state is State.OFF
+        assert f"does not fit into memory_bytes ({too_few:,})" in starved.availability().detail
     worker = await start(replace(load(), memory_bytes=1_000_000_000))
     (limit,) = [
         line.split()[3:5]
@@ -133,12 +141,15 @@ async def test_a_child_may_not_allocate_more_than_its_share(start: Start) -> Non
 
 
 async def test_memory_of_the_child(start: Start) -> None:
-    """The child with the larger embedded model stays within 120 MB: no arena, no second copy of the model."""
+    """The child with the larger embedded model stays within 128 MB: no arena, no second copy of the model (23 MB).
+
+    It takes 102 to 120 by what the allocator has happened to give back, less where others use the same libraries.
+    """
     worker = await start(load())
     await worker.call(busy(), 30.0, 10.0)
     rollup = Path(f"/proc/{worker.pid}/smaps_rollup").read_text(encoding="utf-8")
     (kilobytes,) = [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")]
-    assert kilobytes < 120 * 1024
+    assert kilobytes < 128 * 1024
 
 
 def test_a_stray_print_cannot_corrupt_a_frame() -> None:
