@@ -33,9 +33,6 @@ _CANCELLED = 0.3
 _LOOK_S, _RELOAD_S, _LIFE_S = 1.0, 5.0, 8.0
 _RESTART_SHARE = 0.3  # of the time
 _PATIENT_MS = 3000.0  # what is under way when a sidecar is told to end has time to be answered
-# A busy machine needs a while to read twenty calls that come at once; those that nobody has read when the lingering
-# ends are refused by gRPC itself.
-_LINGER_S = 1.0
 # What is kept on purpose is full within seconds, so that what still grows is a leak.
 _SMALL = {
     "MILLIRANK_CACHE__RESULTS_BYTES": "1000000",
@@ -83,7 +80,6 @@ class Soak:
         self._number += 1
         settings = {
             "MILLIRANK_PROFILES": json.dumps([str(self._profile)]),
-            "MILLIRANK_LINGER_S": str(_LINGER_S),
             **_SMALL,
         }
         with processes.sidecar(self._folder, f"soak-{self._number}", settings) as child:
