@@ -17,13 +17,15 @@ pytestmark = pytest.mark.usefixtures("quick_looks")
 
 
 async def test_calls_go_round_the_addresses() -> None:
-    """Two addresses share the calls evenly."""
+    """Two addresses share the calls; about evenly, since the looks for the current model take their turns, too."""
     models = [ScriptedReranker("bge"), ScriptedReranker("bge")]
     async with served(models[0]) as (one, _), served(models[1]) as (two, _), calling([one, two]) as reranker:
         await both_connected(reranker, models)
         for number in range(20):
             await reranker.score(request_for(f"{REQUEST.query} {number}", *TEXTS), PATIENT_S)
-        assert [len(model.calls) for model in models] == [10, 10]
+        calls = [len(model.calls) for model in models]
+        assert sum(calls) == 20
+        assert min(calls) >= 7
 
 
 async def test_an_address_that_is_gone_costs_a_second_attempt_and_no_answer() -> None:

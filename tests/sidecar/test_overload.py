@@ -37,11 +37,12 @@ def test_without_overload_everybody_is_served_in_any_order() -> None:
 
 @pytest.mark.parametrize(("budget_ms", "least"), [(50.0, 1), (100.0, 4), (200.0, 10)])
 def test_twenty_at_once_are_all_answered_in_time(budget_ms: float, least: int) -> None:
-    """Ten times: twenty requests in the same moment with equal budgets. Reading them takes the loop 18 ms, so what is
-    left of a budget is less for each one; all the same nobody waits longer than its budget."""
-    served = serve(Scheduling(), [(burst * 0.7, budget_ms) for burst in range(10) for _ in range(20)])
+    """Eleven times: twenty requests in one moment with equal budgets. Reading them takes the loop 18 ms, so what is
+    left of a budget is less for each one; all the same nobody waits longer than its budget. The first twenty meet a
+    sidecar that knows no more than its profile and its warm-up: how many of them are served well is not counted."""
+    served = serve(Scheduling(), [(burst * 0.7, budget_ms) for burst in range(11) for _ in range(20)])
     assert not any(one.late for one in served)
-    assert sum(one.useful for one in served) >= 10 * least
+    assert sum(one.useful for one in served[20:]) >= 10 * least
 
 
 def test_small_requests_that_share_calls_are_served_beyond_the_capacity() -> None:
