@@ -12,7 +12,7 @@ Embeddings Inference; with that model it needs, beside the weights, about 0.5 GB
 waits longer for it: the scheduler sizes a call by the time that it is predicted to take.
 
 A text's result depends on its batch by what reordered sums differ: in float32 by at most 1e-5 of a logit of the order
-of 1, in float16 by 0.005, in bfloat16 by 0.03.
+of 1, in float16 by 0.008, in bfloat16 by 0.06.
 Late interaction then rounds token vectors to int8, where such a difference may tip a component over to the next level:
 at most 1e-3 of a MaxSim.
 """

@@ -73,12 +73,12 @@ def counted(method: Callable[..., Any], runs: list[int]) -> Callable[..., Any]:
 
 
 @needs_torch
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 3e-2)])
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float16", 8 * 2**-10), ("bfloat16", 8 * 2**-7)])
 def test_one_run_of_many_pairs_scores_as_many_runs_of_few(
     dtype: str, most: float, xlmr_tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """60 pairs that a CPU takes 512 tokens at a time go through in a few runs with a GPU's budget; scores with a
-    deviation of 0.36 move by what the precision allows."""
+    deviation of 0.36 move by what the precision allows: in half precision by eight steps between numbers near 1."""
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(str(xlmr_tiny), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype})
