@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import partial
 
 from router.latency import Pace
 
@@ -94,9 +95,8 @@ def wait_s(
 
     Several workers are taken for one that is as many times faster, which is exact only for many short claims.
     """
-    before = urgency(order, new)
-    keyed = [(urgency(order, claim), claim) for claim in claims]
-    ahead = [claim for key, claim in sorted(keyed, key=lambda each: each[0]) if key <= before]
+    key = partial(urgency, order)
+    ahead = sorted((claim for claim in claims if key(claim) <= key(new)), key=key)
     start = now + busy_s / workers
     return max(_ends(ahead, start, workers, sharing), default=start) - now
 
@@ -117,10 +117,9 @@ def admits(
     """
     if order is not Order.MANDATORY_FIRST:
         return True
-    mandatory = sorted(
-        (claim for claim in claims if claim.level is Level.MANDATORY), key=lambda claim: urgency(order, claim)
-    )
-    place = bisect_right(mandatory, urgency(order, new), key=lambda claim: urgency(order, claim))
+    key = partial(urgency, order)
+    mandatory = sorted((claim for claim in claims if claim.level is Level.MANDATORY), key=key)
+    place = bisect_right(mandatory, key(new), key=key)
     start = now + busy_s / workers
     ends = _ends([*mandatory[:place], new, *mandatory[place:]], start, workers, sharing, skip_late=True)
     if ends[place] + new.spare_s > new.end:

@@ -52,6 +52,14 @@ class Clock:
         self.now += milliseconds / 1e3
 
 
+class FakeWorker:
+    """A worker that is busy as long as the test says so."""
+
+    def __init__(self) -> None:
+        self.idle = True
+        self.computed_ms = 0.0
+
+
 def overlap(query: str, text: str) -> float:
     """The scripted reranker's score: how many different words of the query the text contains."""
     return float(len(set(query.lower().split()) & set(text.lower().split())))

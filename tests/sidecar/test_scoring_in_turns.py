@@ -20,17 +20,10 @@ from sidecar.planner import _as_documents
 from sidecar.scheduler import Scheduler, Scheduling
 from sidecar.scored_prefix import ScoredPrefix
 from sidecar.scoring import ScoringJob, score_prefix
-from tests.helpers import ScriptedReranker, request
+from tests.helpers import FakeWorker, ScriptedReranker, request
 from tests.virtual_time import VirtualLoop, run
 
 TRACER = NoOpTracerProvider().get_tracer("tests")
-
-
-class FakeWorker:
-    """Always ready: the scripted reranker computes nothing."""
-
-    idle = True
-    computed_ms = 0.0
 
 
 class Shared:

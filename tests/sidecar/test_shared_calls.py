@@ -27,6 +27,7 @@ from sidecar.scored_prefix import ScoredPrefix
 from sidecar.scoring import ScoringJob, score_prefix
 from sidecar.shared_call import shared
 from sidecar.worker_messages import LateResult, PairResult, ScoreLate, ScorePairs, ScoreTogether, Task
+from tests.helpers import FakeWorker
 from tests.rerankers.local_models import (
     MINILM,
     QUERY,
@@ -38,13 +39,6 @@ from tests.rerankers.local_models import (
     score,
     until,
 )
-
-
-class FakeWorker:
-    """Always ready."""
-
-    idle = True
-    computed_ms = 0.0
 
 
 def now() -> float:

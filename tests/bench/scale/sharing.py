@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.engines.sentence_transformers import EXTRA
 from sidecar.reranker_settings import OnnxCrossEncoder, TorchCrossEncoder
 from sidecar.settings import SchedulingSettings, Settings
 from tests.bench.scale.asking import asking, together
@@ -54,7 +55,7 @@ async def compare() -> list[Compared]:
 
 def has_torch() -> bool:
     """Whether the extra ``torch`` is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("torch", "sentence_transformers"))
+    return all(importlib.util.find_spec(name) is not None for name in EXTRA)
 
 
 async def _compare(name: str, configured: OnnxCrossEncoder | TorchCrossEncoder, candidates: int) -> Compared:
